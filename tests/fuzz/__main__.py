@@ -65,7 +65,7 @@ def _run(target: str, seconds: int, *, is_kept: bool) -> bool:
             timeout=seconds + 300,
             check=False,
         )
-        failures = list(Path(folder).glob("failed-*"))
+        failures = list(Path(folder).glob("failed*"))
         if failures or done.returncode:
             print("".join(_interesting(done.stdout + done.stderr)))
             print(*(f"failed with {each.read_bytes().hex()}" for each in failures), sep="\n")
