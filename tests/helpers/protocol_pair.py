@@ -5,10 +5,12 @@ Each end must report what the other sends, and both must agree on the states of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
+from trio_rpc.protocol.streams import Event, ItemRun
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
 from trio_rpc.wire.messages import Message
@@ -42,7 +44,16 @@ def encoded(*messages: Message) -> bytes:
 
 def received(protocol: Protocol, *messages: Message) -> list[Message]:
     """Receive these messages in one packet, and return the events."""
-    return list(protocol.receive(encoded(*messages)))
+    return one_by_one(protocol.receive(encoded(*messages)))
+
+
+def one_by_one(events: Iterable[Event]) -> list[Message]:
+    """Return the messages of events, of which some may be several Items."""
+    return [
+        message
+        for event in events
+        for message in (event.items if isinstance(event, ItemRun) else (event,))
+    ]
 
 
 def decoded(packet: bytes) -> list[Message]:
@@ -70,7 +81,9 @@ class Pair:
     def deliver(self, sender: Protocol) -> list[Message]:
         """Deliver all packets of ``sender``, and return the other end's events."""
         receiver = self.other(sender)
-        return [event for packet in packets(sender) for event in receiver.receive(packet)]
+        return [
+            event for packet in packets(sender) for event in one_by_one(receiver.receive(packet))
+        ]
 
     def settle(self) -> list[Message]:
         """Deliver packets both ways until none are left, and return all events."""

@@ -6,6 +6,7 @@ import pytest
 from helpers.protocol_pair import Pair, decoded, encoded, packets, received
 
 from trio_rpc.errors import EncodeError, LocalProtocolError, RemoteProtocolError
+from trio_rpc.protocol.streams import MOST_IN_RUN, with_runs
 from trio_rpc.wire import messages as m
 
 WINDOW = [2, 100]
@@ -331,3 +332,89 @@ def test_messages_are_encoded_as_docs_protocol_says():
         m.Started(6, 7),
     ]
     assert encoded(m.Item(1, "x")) == bytes.fromhex("93 14 01 a1 78")
+
+
+# ── items that follow each other ─────────────────────────────────────────────────────────────
+
+
+def events_of(pair):
+    """Deliver one packet of b, and return the events as they are."""
+    [packet] = packets(pair.b)
+    return list(pair.a.receive(packet))
+
+
+def test_items_that_follow_each_other_are_one_event(pair):
+    call = open_stream(pair, [100, 1000])
+    for value in ("one", "two", 3):
+        pair.b.item(call, value)
+    pair.b.reply(call, None)
+    before = pair.a.counters.messages_received
+    run, end = events_of(pair)
+    assert (run.id, values(run.items), end) == (call, ["one", "two", 3], m.Reply(call, None))
+    assert run.size == sum(item.size for item in run.items) == len(encoded(*run.items))
+    assert pair.a.counters.messages_received == before + 4
+    pair.a.grant_items(call, 3, run.size)  # the call has ended, so this does nothing
+    pair.assert_no_calls()
+
+
+def test_credit_for_a_run_can_be_given_back_and_not_more(pair):
+    call = open_stream(pair, [3, 1000])
+    for value in range(3):
+        pair.b.item(call, value)
+    [run] = events_of(pair)
+    pair.a.grant_items(call, 3, run.size)
+    with pytest.raises(LocalProtocolError, match="more than was sent"):
+        pair.a.grant_items(call, 1, 0)
+
+
+def test_a_run_ends_at_another_call_another_message_and_a_number_of_items():
+    one, other = m.Item(1, "x"), m.Item(2, "x")
+    found = list(with_runs([one, other, other, m.Ping(1), one, one, *[one] * MOST_IN_RUN]))
+    assert found[0] is one
+    assert found[1].items == [other, other]
+    assert found[2] == m.Ping(1)
+    assert [len(run.items) for run in found[3:]] == [MOST_IN_RUN, 2]
+
+
+def test_items_of_a_run_beyond_the_credit_break_the_protocol(pair):
+    call = open_stream(pair, [2, 1000])
+    arriving = pair.a.receive(encoded(*[m.Item(call, value) for value in range(3)]))
+    assert [next(arriving).value, next(arriving).value] == [0, 1]
+    with pytest.raises(RemoteProtocolError, match="without credit"):
+        next(arriving)
+
+
+def test_only_the_last_item_of_a_run_may_overdraw_the_bytes(pair):
+    size = len(encoded(m.Item(1, "x" * 20)))
+    call = open_stream(pair, [9, size + 1])
+    [run] = pair.a.receive(encoded(*[m.Item(call, "x" * 20)] * 2))
+    assert len(run.items) == 2
+    call = open_stream(pair, [9, size])
+    arriving = pair.a.receive(encoded(*[m.Item(call, "x" * 20)] * 2))
+    assert next(arriving).value == "x" * 20
+    with pytest.raises(RemoteProtocolError, match="without credit"):
+        next(arriving)
+
+
+def test_a_run_of_a_cancelled_or_abandoned_call_is_counted_and_dropped(pair):
+    call = open_stream(pair, [4, 1000])
+    pair.a.cancel(call)
+    for _ in range(2):
+        pair.b.item(call, "x")
+    assert events_of(pair) == []
+    pair.a.abandon(call)
+    assert list(pair.a.receive(encoded(m.Item(call, "x"), m.Item(call, "x")))) == []
+    with pytest.raises(RemoteProtocolError, match="without credit"):
+        list(pair.a.receive(encoded(m.Item(call, "x"), m.Item(call, "x"))))
+
+
+def test_a_run_of_an_unknown_call_breaks_the_protocol(pair):
+    open_stream(pair)
+    with pytest.raises(RemoteProtocolError, match="not in flight"):
+        list(pair.a.receive(encoded(m.Item(99, "x"), m.Item(99, "x"))))
+
+
+def test_items_that_follow_each_other_may_arrive_after_a_goodbye(pair):
+    call = open_stream(pair, [4, 1000])
+    pair.a.goodbye("done")
+    assert values(pair.a.receive(encoded(m.Item(call, 1), m.Item(call, 2)))) == [1, 2]

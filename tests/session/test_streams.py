@@ -418,7 +418,7 @@ async def test_race_an_item_that_another_task_takes_does_not_end_the_stream(sess
             assert got == [1]
             nursery.start_soon(receive)
             await wait_all_tasks_blocked()
-            items.item(m.Item(1, 2))  # this wakes the receiver …
+            items.items([m.Item(1, 2)])  # this wakes the receiver …
             assert items._take(items._pending) == 2  # … but another task takes the item
             await wait_all_tasks_blocked()
             assert got == [1]

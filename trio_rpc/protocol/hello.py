@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from trio_rpc.errors import DecodeError, Refused
+from trio_rpc.errors import DecodeError, EncodeError, Refused
 from trio_rpc.util.numbers import read_delay
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.codec import Forms
@@ -20,7 +20,15 @@ from trio_rpc.wire.limits import MIN_PACKET, Limits
 from trio_rpc.wire.messages import MAX_NUMBER, PROTOCOL_VERSION, Hello
 from trio_rpc.wire.scan import hello_version
 
-__all__ = ["Peer", "accept_hello", "make_info", "read_info", "refusal_of", "session_id"]
+__all__ = [
+    "Peer",
+    "accept_hello",
+    "check_hello",
+    "make_info",
+    "read_info",
+    "refusal_of",
+    "session_id",
+]
 
 
 _DEFAULT_FORMS = Forms()
@@ -81,6 +89,12 @@ def make_info(
     if retry_after is not None:
         info["retry_after"] = retry_after
     return info
+
+
+def check_hello(data: bytes, most: int) -> None:
+    """Raise EncodeError if a Hello has more than ``most`` bytes, which only credentials can do."""
+    if len(data) > most:
+        raise EncodeError(f"credentials must fit in a Hello of {most:,} bytes")
 
 
 def read_info(info: dict[str, Any]) -> Peer:

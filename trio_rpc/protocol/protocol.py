@@ -7,7 +7,7 @@ The theory and the tables are in ``states.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, TypeAlias
 
@@ -20,12 +20,20 @@ from trio_rpc.errors import (
 )
 from trio_rpc.protocol.context import check_context, is_within
 from trio_rpc.protocol.counters import Counters
-from trio_rpc.protocol.hello import Peer, accept_hello, make_info, refusal_of
+from trio_rpc.protocol.hello import Peer, accept_hello, check_hello, make_info, refusal_of
 from trio_rpc.protocol.outbox import CONTROL_ROOM, NOTHING, Outbox
 from trio_rpc.protocol.pieces import Pieces
 from trio_rpc.protocol.read_requests import ReadRequests
-from trio_rpc.protocol.states import IN_PIECES, LEGAL, Half, IncomingState, OutgoingState, step
-from trio_rpc.protocol.streams import NO_STREAMS, expecting
+from trio_rpc.protocol.states import (
+    LEGAL,
+    TURNING,
+    Half,
+    IncomingState,
+    OutgoingState,
+    check_in_pieces,
+    step,
+)
+from trio_rpc.protocol.streams import NO_STREAMS, Event, ItemRun, expecting, with_runs
 from trio_rpc.util.text import for_people
 from trio_rpc.util.unsent_budget import UnsentBudget, UnsentShare
 from trio_rpc.wire import messages as m
@@ -35,11 +43,15 @@ from trio_rpc.wire.parts import BufferList
 
 __all__ = ["Protocol"]
 
-MAX_HELLO = MIN_PACKET - CONTROL_ROOM
 ALONE = 4 * 1024 * 1024
 """Bytes sent for a single call after which its pieces fill whole packets."""
 
+TOO_DEEP = {"code": "overloaded", "message": "calls are nested too deeply"}
+CLOSING = {"code": "unavailable", "message": "the other end is closing"}
+
 References: TypeAlias = Callable[[object], m.Reference | None]
+Data: TypeAlias = bytes | BufferList
+InCall: TypeAlias = m.Reply | m.ReplyErr | m.Item | m.EndOfItems | m.Started
 
 
 # Looking up a member in an Enum class takes longer than everything done with it here.
@@ -76,26 +88,28 @@ class Protocol:
         self._alone = ALONE
         """Bytes that have left since more than one call was in flight."""
         self._last_ping = 0
+        self.is_paced = False
+        """Whether further short pieces wait for a Pong."""
         self._pace = 0
-        """The number of the Ping whose Pong further short pieces wait for, or 0."""
+        """The number of the Ping that asks for it, or of the last such Ping."""
         self._codec = codec
         self._outbox = Outbox(MIN_PACKET)
         self._pieces: Pieces | None = None
         """The large message that is arriving."""
         self._last_id = 0
         self.read_requests = ReadRequests()
-        self._notifications_left = 0
-        """How many Notifications we may still send."""
+        self.notification_credit = 0
+        """How many more Notifications the peer accepts."""
         self._notifications_granted = limits.max_notifications
         """How many Notifications the peer may still send."""
 
     # ── receiving ────────────────────────────────────────────────────────────────────────────
 
-    def receive(self, packet: bytes) -> Iterator[m.Message]:
+    def receive(self, packet: bytes) -> Iterator[Event]:
         """Yield each message in ``packet`` that is an event.
 
         Messages that concern only the protocol (a Ping, a piece, a late message) are not events.
-        The messages are decoded lazily, one at a time.
+        Items that follow each other may be one. Messages of long packets are decoded lazily.
 
         Raises:
             RemoteProtocolError: the peer broke the protocol (law 14). Its half has ENDED; ours can
@@ -110,9 +124,10 @@ class Protocol:
             self.theirs = Half.ENDED
             raise refusal
         try:
-            for message in self._codec.decode(packet):
-                event = self._accept(message)
-                if event is not None:
+            for message in self._in_runs(self._codec.decode(packet)):
+                if isinstance(message, ItemRun):
+                    yield from self._accept_run(message)
+                elif (event := self._accept(message)) is not None:
                     yield event
         except (DecodeError, LocalProtocolError) as exc:
             raise self._broken(exc) from exc
@@ -125,8 +140,23 @@ class Protocol:
         """Act on one message, and return it if it is an event."""
         kind = type(message)
         self.counters.messages_received += 1
-        self.theirs = step(self.theirs, self.ours, kind)
+        if not (self.ours is self.theirs is _OPEN) or kind in TURNING:
+            self.theirs = step(self.theirs, self.ours, kind)
         return self._ACCEPT[kind](self, message)
+
+    def _in_runs(self, messages: Iterable[m.Message]) -> Iterable[Event]:
+        """Join Items that follow each other, if the messages have been decoded already."""
+        if type(messages) is list and self._taken is not NO_STREAMS:
+            return with_runs(messages)
+        return messages
+
+    def _accept_run(self, run: ItemRun) -> Iterable[Event]:
+        """Act on Items of one call, and return the events: one, if all are in order."""
+        is_usual = self.outgoing.get(run.id) is _WAITING and self.ours is self.theirs is _OPEN
+        if is_usual and self._taken.take_run(run):
+            self.counters.messages_received += len(run.items)
+            return (run,)
+        return filter(None, map(self._accept, run.items))
 
     def _accept_request(self, request: m.Request) -> m.Message | None:
         incoming, context = self.incoming, request.context
@@ -140,10 +170,10 @@ class Protocol:
         if context:
             check_context(context)
             if context.get("depth", 0) > self.limits.max_call_depth:
-                self._refuse(request, "overloaded", "calls are nested too deeply")
+                self.reply_error(request.id, {**TOO_DEEP})
                 return None
         if self._is_late(context):
-            self._refuse(request, "unavailable", "the other end is closing")
+            self.reply_error(request.id, {**CLOSING})
             return None
         if context:
             self._given = expecting(self._given, request.id, context)
@@ -158,9 +188,6 @@ class Protocol:
             raise DecodeError("a call after Goodbye that is not made within a call")
         self.counters.late_calls += 1
         return True
-
-    def _refuse(self, request: m.Request, code: str, message: str) -> None:
-        self.reply_error(request.id, {"code": code, "message": message})
 
     def _accept_notification(self, message: m.Notification) -> m.Message | None:
         if not self._notifications_granted:
@@ -181,9 +208,7 @@ class Protocol:
             return None
         return message
 
-    def _state_of(
-        self, message: m.Reply | m.ReplyErr | m.Item | m.EndOfItems | m.Started
-    ) -> OutgoingState:
+    def _state_of(self, message: InCall) -> OutgoingState:
         state = self.outgoing.get(message.id)
         if state is None:
             raise DecodeError(
@@ -231,15 +256,12 @@ class Protocol:
             self.theirs = Half.ENDED
             raise
         self._outbox.resize(min(self.limits.max_packet, self.peer.max_packet))
-        self._notifications_left = self.peer.max_notifications
+        self.notification_credit = self.peer.max_notifications
         limits, peer = self.limits, self.peer
         if (limits.max_depth, limits.max_nodes) != (peer.max_depth, peer.max_nodes):
             self._codec.peer_limits = replace(
                 limits, max_depth=peer.max_depth, max_nodes=peer.max_nodes
             )
-        return message
-
-    def _accept_event(self, message: m.Message) -> m.Message:
         return message
 
     def _accept_ping(self, message: m.Ping) -> None:
@@ -254,8 +276,8 @@ class Protocol:
         if message.id is not None:
             is_wanted = self._given.give(message.id, message.count, message.size)
             return message if is_wanted else None
-        self._notifications_left += message.count
-        if self._notifications_left > self.peer.max_notifications:
+        self.notification_credit += message.count
+        if self.notification_credit > self.peer.max_notifications:
             raise DecodeError("Credit for more Notifications than were sent")
         return message
 
@@ -270,8 +292,7 @@ class Protocol:
             return None
         pieces.add(message.data)
         whole = self._codec.decode_message(pieces.take())
-        if type(whole) not in IN_PIECES:
-            raise DecodeError(f"a {type(whole).__name__} must not come in pieces")
+        check_in_pieces(type(whole))
         return self._accept(whole)
 
     _ACCEPT: ClassVar[Mapping[type[m.Message], Callable[[Protocol, Any], m.Message | None]]] = {
@@ -281,8 +302,8 @@ class Protocol:
         m.ReplyErr: _accept_terminal,
         m.Cancel: _accept_cancel,
         m.Hello: _accept_hello,
-        m.Welcome: _accept_event,
-        m.Goodbye: _accept_event,
+        m.Welcome: lambda _, message: message,
+        m.Goodbye: lambda _, message: message,
         m.Ping: _accept_ping,
         m.Pong: _accept_pong,
         m.Credit: _accept_credit,
@@ -296,18 +317,15 @@ class Protocol:
     # ── sending ──────────────────────────────────────────────────────────────────────────────
 
     def next_packet(self) -> bytes | BufferList | None:
-        """Return the next packet to write, or None. The calls that it answers have then ended.
-
-        A packet with large bytes is a BufferList that refers to the user's object without a copy.
-        """
+        """Return the next packet to write, or None. The calls that it answers have then ended."""
         if len(self.outgoing) + len(self.incoming) > 1:
             self._alone = 0
         taken = self._outbox.next_packet(short=self._alone < ALONE)
         if taken is None:
             return None
         self._alone += len(taken[0])
-        if self._outbox.allowance <= 0 and not self._pace:
-            self._pace = self.ping()
+        if self._outbox.allowance <= 0 and not self.is_paced:
+            self._pace, self.is_paced = self.ping(), True
         packet, answered = taken
         for call in answered:
             del self.incoming[call]
@@ -318,17 +336,12 @@ class Protocol:
 
     def allow_pieces(self, size: int) -> None:
         """Allow ``size`` more bytes of pieces, since the earlier ones have arrived."""
-        self._pace = 0
+        self.is_paced = False
         self._outbox.allowance = size
-
-    @property
-    def is_paced(self) -> bool:
-        """Whether pieces wait for a Pong."""
-        return bool(self._pace)
 
     def is_paced_by(self, pong: m.Pong) -> bool:
         """Return whether pieces wait for that Pong, which also answers the Pings before its own."""
-        return 0 < self._pace <= pong.number
+        return self.is_paced and self._pace <= pong.number
 
     @property
     def bytes_waiting(self) -> int:
@@ -365,19 +378,13 @@ class Protocol:
         """Whether the peer accepts one more call."""
         return len(self.outgoing) < self.peer.max_calls
 
-    @property
-    def notification_credit(self) -> int:
-        """How many more Notifications the peer accepts."""
-        return self._notifications_left
-
     def hello(
         self, credentials: object = None, session: str = "", retry_after: float | None = None
     ) -> None:
         """Queue Hello, the first message. Raises EncodeError if the credentials are too large."""
         info = make_info(self.limits, credentials, session, self._codec.forms, retry_after)
         data = self._codec.encode(m.Hello(m.PROTOCOL_VERSION, info))
-        if len(data) > MAX_HELLO:
-            raise EncodeError(f"credentials must fit in a Hello of {MAX_HELLO:,} bytes")
+        check_hello(data, MIN_PACKET - CONTROL_ROOM)
         self._queue(m.Hello, data)
 
     def welcome(self) -> None:
@@ -439,7 +446,7 @@ class Protocol:
         self._check_may_call(context)
         data = self._encode(m.Notification(method, args, kwargs, context), references)
         self._queue(m.Notification, data)
-        self._notifications_left -= 1
+        self.notification_credit -= 1
 
     def _check_may_call(self, context: dict[str, Any] | None) -> None:
         if self.ours is self.theirs is _OPEN:
@@ -571,9 +578,7 @@ class Protocol:
     def _put(self, message: m.Message, tag: int = NOTHING) -> None:
         self._queue(type(message), self._encode(message), tag)
 
-    def _encode(
-        self, message: m.Message, references: References | None = None
-    ) -> bytes | BufferList:
+    def _encode(self, message: m.Message, references: References | None = None) -> Data:
         data = self._codec.encode_parts(message, references)
         if len(data) > self.peer.max_message:
             raise EncodeError(
@@ -583,15 +588,12 @@ class Protocol:
         return data
 
     def _queue(
-        self,
-        kind: type[m.Message],
-        data: bytes | BufferList,
-        tag: int = NOTHING,
-        call: int = NOTHING,
+        self, kind: type[m.Message], data: Data, tag: int = NOTHING, call: int = NOTHING
     ) -> None:
-        self.ours = step(self.ours, self.theirs, kind)
+        if not (self.ours is self.theirs is _OPEN) or kind in TURNING:
+            self.ours = step(self.ours, self.theirs, kind)
         self._outbox.put(data, tag, call)
-        self._count()
+        self.share.queue(self._outbox.size)
 
     def _count(self) -> None:
         self.share.queue(self._outbox.size)

@@ -70,17 +70,19 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
-from trio_rpc.errors import LocalProtocolError
+from trio_rpc.errors import DecodeError, LocalProtocolError
 from trio_rpc.wire import messages as m
 
 __all__ = [
     "IN_PIECES",
     "LEGAL",
     "NEXT",
+    "TURNING",
     "UNWELCOME",
     "Half",
     "IncomingState",
     "OutgoingState",
+    "check_in_pieces",
     "step",
 ]
 
@@ -147,7 +149,7 @@ NEXT: Final[Mapping[tuple[Half, type[m.Message]], Half]] = {
 }
 """The state of a half after a message. Messages that are not listed do not change it."""
 
-_TURNING: Final = frozenset(kind for _, kind in NEXT)
+TURNING: Final = frozenset(kind for _, kind in NEXT)
 """Messages that change a half's state. While both halves are OPEN, all others are legal."""
 
 UNWELCOME: Final[Mapping[Half, frozenset[type[m.Message]]]] = {
@@ -164,6 +166,13 @@ IN_PIECES: Final[frozenset[type[m.Message]]] = frozenset(
 )
 """Messages that may be larger than a packet, or must not overtake one that is."""
 
+
+def check_in_pieces(kind: type[m.Message]) -> None:
+    """Raise DecodeError for a message of a kind that must not come in pieces."""
+    if kind not in IN_PIECES:
+        raise DecodeError(f"a {kind.__name__} must not come in pieces")
+
+
 # Looking up a member in an Enum class takes longer than everything done with it here.
 _OPEN = Half.OPEN
 
@@ -178,7 +187,7 @@ def step(half: Half, other: Half, kind: type[m.Message]) -> Half:
 
     Raises LocalProtocolError if the message must not be sent.
     """
-    if half is other is _OPEN and kind not in _TURNING:
+    if half is other is _OPEN and kind not in TURNING:
         return half
     if kind not in LEGAL[half]:
         if half is Half.SILENT:

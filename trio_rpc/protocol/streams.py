@@ -12,12 +12,30 @@ never seems to overdraw, and a correct consumer never seems to give more than it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 from trio_rpc.errors import LocalProtocolError
+from trio_rpc.wire.messages import Item, Message
 
-__all__ = ["NO_STREAMS", "Streams", "expecting"]
+__all__ = ["NO_STREAMS", "Event", "ItemRun", "Streams", "expecting", "with_runs"]
+
+MOST_IN_RUN = 32
+"""Items that are handled together at most, before other tasks run."""
+
+
+class ItemRun(NamedTuple):
+    """Items of one call that follow each other in one packet: one event in place of many.
+
+    Attributes:
+        id: the call.
+        items: the Items, at least two.
+        size: the bytes of all.
+    """
+
+    id: int
+    items: list[Item]
+    size: int
 
 
 class _Window:
@@ -28,6 +46,9 @@ class _Window:
     def __init__(self, items: int, size: int) -> None:
         self.items = self.most_items = items
         self.size = self.most_size = size
+
+
+Event: TypeAlias = Message | ItemRun
 
 
 class Streams:
@@ -74,6 +95,23 @@ class Streams:
         window.items -= 1
         window.size -= size
 
+    def take_run(self, run: ItemRun) -> bool:
+        """Count the Items of a run, as :meth:`item` does for each, if all of them have credit.
+
+        Return False, and count nothing, if one has none.
+        """
+        window = self._windows.get(run.id)
+        # The last Item may overdraw the bytes, and no other may.
+        if (
+            window is None
+            or window.items < len(run.items)
+            or window.size <= run.size - run.items[-1].size
+        ):
+            return False
+        window.items -= len(run.items)
+        window.size -= run.size
+        return True
+
     def has_items(self, call: int) -> bool:
         """Return whether that call has Items that have not ended."""
         return call in self._windows
@@ -115,3 +153,27 @@ def expecting(streams: Streams, call: int, context: Mapping[str, Any]) -> Stream
             streams = Streams()
         streams.expect(call, context)
     return streams
+
+
+def with_runs(messages: Iterable[Message]) -> Iterator[Event]:
+    """Join the Items of one call that follow each other; other messages pass as they are."""
+    items: list[Item] = []
+    call = size = 0
+    for message in messages:
+        if type(message) is Item:
+            if message.id != call or len(items) >= MOST_IN_RUN:
+                yield from _joined(items, size)
+                items, call, size = [], message.id, 0
+            items.append(message)
+            size += message.size
+        else:
+            yield from _joined(items, size)
+            items, call, size = [], 0, 0
+            yield message
+    yield from _joined(items, size)
+
+
+def _joined(items: list[Item], size: int) -> tuple[Item | ItemRun, ...]:
+    if len(items) > 1:
+        return (ItemRun(items[0].id, items, size),)
+    return tuple(items)

@@ -34,6 +34,7 @@ from trio_rpc.channels.errors import CHANNEL_ERRORS, detail_of
 from trio_rpc.channels.optional import lingers, nowait_close
 from trio_rpc.errors import LocalProtocolError, Refused
 from trio_rpc.protocol.states import Half
+from trio_rpc.protocol.streams import Event, ItemRun
 from trio_rpc.session.calls.context import handled_call, outgoing_metadata
 from trio_rpc.session.calls.eager import is_awaitable
 from trio_rpc.session.calls.incoming_call import IncomingCall
@@ -249,7 +250,7 @@ class _Driver:
         """Act on a message; return a call if its handler has to wait."""
         return self._ACTIONS[type(event)](self, event)
 
-    _ACTIONS: ClassVar[Mapping[type[m.Message], Callable[[_Driver, Any], IncomingCall | None]]] = {
+    _ACTIONS: ClassVar[Mapping[type[Event], Callable[[_Driver, Any], IncomingCall | None]]] = {
         m.Request: lambda self, event: self._core.incoming.start_request(event),
         m.Notification: lambda self, event: self._on_notification(event),
         m.Cancel: lambda self, event: self._core.incoming.cancel(event),
@@ -260,7 +261,8 @@ class _Driver:
         m.Goodbye: lambda self, event: self._on_goodbye(event),
         m.Pong: lambda self, event: self._core.on_pong(event),
         m.Credit: lambda self, event: self._on_credit(event),
-        m.Item: lambda self, event: self._core.outgoing.item(event),
+        m.Item: lambda self, event: self._core.outgoing.items(event.id, (event,)),
+        ItemRun: lambda self, event: self._core.outgoing.items(event.id, event.items),
         m.EndOfItems: lambda self, event: self._core.outgoing.end_of_items(event),
         m.Started: lambda self, event: self._core.outgoing.started(event),
     }

@@ -40,6 +40,7 @@ import trio
 
 from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
+from trio_rpc.protocol.streams import ItemRun
 from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.core import Core
 from trio_rpc.session.handler import CANCELLED, Outcome
@@ -330,7 +331,10 @@ class Reader:
             elif kind is _REPLY:
                 outgoing.finish(event)
             elif kind is _ITEM:
-                outgoing.item(event)
+                outgoing.items(event.id, (event,))
+            elif kind is ItemRun:
+                outgoing.items(event.id, event.items)
+                self._left -= len(event.items) - 1
             else:
                 call = self._actions.act(event)
             self._left -= 1

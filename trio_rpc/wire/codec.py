@@ -22,6 +22,7 @@ from trio_rpc.wire.extensions import (
 )
 from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
+from trio_rpc.wire.many import DEPTH, FIRST, MOST, read_many
 from trio_rpc.wire.messages import Item, Message, Reference, parse_message
 from trio_rpc.wire.one_pass import Reader, Shapes, read_head
 from trio_rpc.wire.parts import LARGE, BufferList, SplitMessage, pack_parts
@@ -59,7 +60,7 @@ class Forms(NamedTuple):
 
 
 REFUSED = 7
-"""Lone messages that are not read in one pass after one that could not be: they may be alike."""
+"""Packets that are not read in one pass after one that could not be: they may be alike."""
 
 _CONTAINERS = frozenset({TUPLE, SET, FROZENSET, MAP})
 _NO_TYPES = TypeRegistry()
@@ -94,6 +95,9 @@ class Codec:
         self._reader = Reader(None, self._registry, limits)
         self._refused = 0
         """How many lone messages are not read in one pass, since one could not be."""
+        self._refused_many = 0
+        """The same of packets with several messages."""
+        self._most_at_once = min(MOST, limits.max_nodes) if limits.max_depth >= DEPTH else 0
         # Of the message that is being decoded:
         self._found: list[Any] = []
         self._problem: str | None = None
@@ -194,6 +198,10 @@ class Codec:
         message = self._read_in_one_pass(packet)
         if message is not None:
             return (message,)
+        if packet[:2] in FIRST and len(packet) <= self._most_at_once:
+            messages = self._read_many(packet)
+            if messages is not None:
+                return messages
         if len(packet) <= self._small:  # most often it is one message
             try:
                 fields = self._unpack(packet)
@@ -222,6 +230,16 @@ class Codec:
         except Exception:  # noqa: BLE001 - msgspec raises several kinds of errors
             self._refused = REFUSED
             return None
+
+    def _read_many(self, packet: bytes) -> list[Message] | None:
+        """Read short messages in one pass; return None if they must be read in another way."""
+        if self._refused_many:
+            self._refused_many -= 1
+            return None
+        messages = read_many(packet)
+        if messages is None:
+            self._refused_many = REFUSED
+        return messages
 
     def _decode_all(self, packet: bytes) -> Iterator[Message]:
         # Not kept between packets: it holds 40 KiB, and a server may have many sessions.

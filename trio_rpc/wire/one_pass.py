@@ -30,7 +30,7 @@ from trio_rpc.wire.messages import MAX_NUMBER, Item, Message, Notification, Repl
 from trio_rpc.wire.plain import ENCODER, is_plain
 from trio_rpc.wire.registry import TypeRegistry
 
-__all__ = ["PLAIN", "Head", "Reader", "Shape", "Shapes", "as_plain", "read_head"]
+__all__ = ["PLAIN", "Head", "Id", "Reader", "Shape", "Shapes", "as_plain", "read_head"]
 
 
 class Shape(NamedTuple):
@@ -146,7 +146,7 @@ class Unfit(Exception):
 _ARRAY: Final = 0x90
 """The first byte of an array of at most 15 values, less their number."""
 
-_Id: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=MAX_NUMBER)]
+Id: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=MAX_NUMBER)]
 _Map: TypeAlias = dict[str, PLAIN]  # type: ignore[valid-type]
 
 
@@ -161,7 +161,7 @@ class Head(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False
 
 
 class _Request(Head):
-    id: _Id
+    id: Id
     method: str
     args: msgspec.Raw
 
@@ -204,7 +204,7 @@ class _Notification(Head):
 
 
 class _Reply(Head):
-    id: _Id
+    id: Id
     value: msgspec.Raw
 
     def read(self, packet: bytes, reader: Reader) -> Message:
@@ -213,7 +213,7 @@ class _Reply(Head):
 
 
 class _Item(Head):
-    id: _Id
+    id: Id
     value: msgspec.Raw
 
     def read(self, packet: bytes, reader: Reader) -> Message:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ..fault import fault
 
 PLAIN = "wire/test_wire_plain.py"
+MANY = "wire/test_wire_many.py"
+STREAMS = "protocol/test_protocol_streams.py"
 VALUES = "services/test_one_pass.py"
 CALLS = "session/test_one_pass_calls.py"
 
@@ -99,5 +101,61 @@ FAULTS = (
         "    if shape is not None and shape is not method.signature.shape(len(args)):\n",
         "    if False:\n",
         CALLS,
+    ),
+    fault(
+        "a key that is given twice is accepted in a packet of several messages",
+        "wire/many.py",
+        "        if ENCODER.encode(read) != array:\n",
+        "        if False:\n",
+        MANY,
+    ),
+    fault(
+        "the size of an item is that of all messages before it as well",
+        "wire/many.py",
+        "        sizes.append(end - start)\n",
+        "        sizes.append(end)\n",
+        MANY,
+    ),
+    fault(
+        "a packet of several messages is read at once, whatever its size",
+        "wire/codec.py",
+        "min(MOST, limits.max_nodes) if limits.max_depth >= DEPTH else 0\n",
+        "limits.max_nodes if limits.max_depth >= DEPTH else 0\n",
+        MANY,
+    ),
+    fault(
+        "messages of a packet may be nested deeper than the limit",
+        "wire/codec.py",
+        "min(MOST, limits.max_nodes) if limits.max_depth >= DEPTH else 0\n",
+        "min(MOST, limits.max_nodes)\n",
+        MANY,
+    ),
+    fault(
+        "items that follow each other need credit only for the first",
+        "protocol/streams.py",
+        "            or window.items < len(run.items)\n",
+        "            or window.items < 1\n",
+        STREAMS,
+    ),
+    fault(
+        "every item of those that follow each other may overdraw the bytes",
+        "protocol/streams.py",
+        "            or window.size <= run.size - run.items[-1].size\n",
+        "            or window.size <= 0\n",
+        STREAMS,
+    ),
+    fault(
+        "items that follow each other use no bytes of the credit",
+        "protocol/streams.py",
+        "        window.size -= run.size\n",
+        "",
+        STREAMS,
+    ),
+    fault(
+        "items of any calls that follow each other are one event",
+        "protocol/streams.py",
+        "            if message.id != call or len(items) >= MOST_IN_RUN:\n",
+        "            if len(items) >= MOST_IN_RUN:\n",
+        STREAMS,
     ),
 )

@@ -506,11 +506,11 @@ class OutgoingCalls:
 
     # ── opened calls, which no task awaits ───────────────────────────────────────────────────
 
-    def item(self, message: m.Item) -> None:
-        """Handle an Item."""
-        call = self.calls[message.id]
+    def items(self, call_id: int, items: Sequence[m.Item]) -> None:
+        """Handle one or more Items of a call."""
+        call = self.calls[call_id]
         call.is_running = True
-        call.listener.item(message)
+        call.listener.items(items)
 
     def end_of_items(self, message: m.EndOfItems) -> None:
         """Handle the end of a stream's items."""

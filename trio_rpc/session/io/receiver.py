@@ -28,6 +28,7 @@ from trio.lowlevel import Abort
 
 from trio_rpc.channels.optional import stoppable_receive
 from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.protocol.streams import Event
 from trio_rpc.util.places import end_context
 from trio_rpc.wire import messages as m
 
@@ -56,7 +57,7 @@ class Receiver:
     """
 
     def __init__(self, channel: trio.abc.Channel[bytes], protocol: Protocol) -> None:
-        self.events: Iterator[m.Message] | None = None
+        self.events: Iterator[Event] | None = None
         self.arrived = 0.0
         self._channel = channel
         self._protocol = protocol
@@ -153,7 +154,7 @@ class Receiver:
         if self._user is _User.CALLER and self._stops is not None:
             self._stops.stop_receiving()
 
-    def _first_reply(self, events: Iterator[m.Message], call: int) -> m.Reply | m.ReplyErr | None:
+    def _first_reply(self, events: Iterator[Event], call: int) -> m.Reply | m.ReplyErr | None:
         """Remove the end of that call from a packet if it is the first message; leave the rest."""
         event = next(events, None)
         if isinstance(event, m.Reply | m.ReplyErr) and event.id == call:
@@ -165,11 +166,11 @@ class Receiver:
         self._put_back(event, events)
         return None
 
-    def _put_back(self, event: m.Message | None, rest: Iterator[m.Message]) -> None:
+    def _put_back(self, event: Event | None, rest: Iterator[Event]) -> None:
         if event is not None:
             self._hold(chain((event,), rest))
 
-    def _hold(self, events: Iterator[m.Message]) -> None:
+    def _hold(self, events: Iterator[Event]) -> None:
         self.events = events
         self.arrived = trio.current_time()
 

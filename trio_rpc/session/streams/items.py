@@ -9,7 +9,7 @@ ends.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
@@ -142,9 +142,9 @@ class ItemReceiver(ItemStream[Any]):
 
     # ── events of the call ───────────────────────────────────────────────────────────────────
 
-    def item(self, message: m.Item) -> None:
-        """Handle an item."""
-        self._items.append(message)
+    def items(self, items: Sequence[m.Item]) -> None:
+        """Handle items."""
+        self._items.extend(items)
         if self._pending is not None:
             self._pending.wake()
 

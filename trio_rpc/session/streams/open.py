@@ -36,7 +36,7 @@ class DuplexChannel(trio.abc.Channel[Any], ItemStream[Any]):
         self._sender = sender
         self._receiver = receiver
         # The events that the call passes to its listener, if this is the caller's end.
-        self.item = receiver.item
+        self.items = receiver.items
         self.end_of_items = receiver.end_of_items
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgpack
@@ -11,6 +11,7 @@ import msgpack
 from trio_rpc.protocol.hello import session_id
 from trio_rpc.protocol.outbox import NOTHING, Outbox
 from trio_rpc.protocol.protocol import Protocol, References
+from trio_rpc.protocol.streams import Event
 from trio_rpc.session.traced.tracer import Traced, Tracer
 from trio_rpc.util.unsent_budget import UnsentShare
 from trio_rpc.wire import messages as m
@@ -55,11 +56,14 @@ class TracedProtocol(Protocol):
 
     # ── receiving ────────────────────────────────────────────────────────────────────────────
 
-    def receive(self, packet: bytes) -> Iterator[m.Message]:
+    def receive(self, packet: bytes) -> Iterator[Event]:
         """Yield each message in ``packet`` that is an event; as in the base class."""
         self._arrived = self._tracer.now()
         self._packet = _Packet(packet)
         return super().receive(packet)
+
+    def _in_runs(self, messages: Iterable[m.Message]) -> Iterable[Event]:
+        return messages  # each message is a step
 
     def _accept(self, message: m.Message) -> m.Message | None:
         tracer, kind = self._tracer, type(message)
