@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import trio
 
 from trio_rpc.services.decorators import method, stream
+from trio_rpc.util.owner import Owner
 
 __all__ = ["Health", "HealthStatus"]
 
@@ -36,6 +37,8 @@ class Health:
         # Bound: the names that this program sets.
         self._statuses: dict[str, HealthStatus] = {"": "serving"}
         self._changed = trio.Event()
+        self._owner: Owner | None = None
+        """The Trio run of the streams that watch; None before the first."""
 
     def set(self, service: str, status: HealthStatus) -> None:
         """Set the status of a service. The other end cannot call this.
@@ -47,12 +50,16 @@ class Health:
         Raises:
             TypeError: ``service`` is not a str.
             ValueError: ``status`` is not one of the four.
+            RuntimeError: :meth:`watch` was called in another Trio run or thread, which is not over.
+                Use ``trio.from_thread.run_sync`` there.
         """
         if not isinstance(service, str):
             raise TypeError(f"a service is named by a str, not {service!r:.200}")
         if status not in get_args(HealthStatus):
             allowed = ", ".join(get_args(HealthStatus))
             raise ValueError(f"{status!r:.200} is not a status: {allowed}")
+        if self._owner is not None and not self._owner.is_over:
+            self._owner.check()
         if status == "unknown":
             self._statuses.pop(service, None)
         else:
@@ -86,6 +93,9 @@ class Health:
         Args:
             service: its name; ``""`` for the program as a whole.
         """
+        if self._owner is None or self._owner.is_over:
+            self._owner = Owner("this Health, once it is watched,")
+        self._owner.check()
         shown = None
         while True:
             changed, status = self._changed, self.get(service)

@@ -28,14 +28,15 @@ from trio_rpc.session.inspection import ServerStatistics
 from trio_rpc.session.live_services import MakeServices
 from trio_rpc.session.opening import make_session, make_shared_tables, run_in_this_task
 from trio_rpc.session.options import Options, SessionOptions, check_options, make_options
-from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.session_events import SessionEvent, SessionEvents
 from trio_rpc.session.session_places import SessionPlaces
 from trio_rpc.session.shared import Shared
 from trio_rpc.session.watch import Watchman
+from trio_rpc.util.arguments import check_type
 from trio_rpc.util.numbers import check_not_negative
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.owner import Owner
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.wire.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 
@@ -321,6 +322,7 @@ async def open_server(
     _check_age(max_session_age)
     tables, shared_services = make_shared_tables(services)
     resumption = resume_settings(resume)
+    check_type("server_limits", server_limits, ServerLimits, "a trio_rpc.ServerLimits")
     patience, complaints = chosen.limits.shutdown_timeout, RateLimitedLog(logger)
     async with (
         held_services(shared_services, patience, complaints),

@@ -23,6 +23,18 @@ from trio_rpc.gateway.client.session import MAX_HELD, ClientSession
 from trio_rpc.testing import ChaosProxy, Faults, open_chaos_proxy
 
 
+class Wordless(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+class Fickle(list):
+    def __iter__(self):
+        raise Wordless
+
+
 class Scanner:
     def __init__(self) -> None:
         self.started = trio.Event()
@@ -46,6 +58,18 @@ class Scanner:
             await progress(1.0)
         self.finished.set()
         return {"count": count}
+
+    @trio_rpc.method
+    async def fickle(self) -> list[int]:
+        return Fickle([1])
+
+    @trio_rpc.method
+    async def ask(self, found: Callable[[int], Awaitable[bool]]) -> str:
+        try:
+            await found(1)
+        except trio_rpc.RemoteError as exc:
+            return str(exc)
+        return "no error"
 
     @trio_rpc.method
     async def steps(self, found: Callable[[int], Awaitable[None]]) -> str:
@@ -191,6 +215,18 @@ async def test_an_exception_of_a_handler_is_raised_at_the_client(scanner):
             await message.post("fail")
         assert caught.value.type_name == "builtins.LookupError"
         assert caught.value.message == "not here"
+
+
+async def test_an_exception_without_text_ends_its_call_or_its_callback_and_nothing_else(scanner):
+    def found(_number):
+        raise Wordless
+
+    async with gateway_for(scanner) as message, message.connect():
+        for method in ("ask", "tell"):
+            text = await message.post(method, {}, callbacks={"found": found})
+            assert "Wordless: <str() of Wordless failed>" in text
+        with pytest.raises(trio_rpc.RemoteError, match="the result of fickle cannot be sent"):
+            await message.post("fickle", {})
 
 
 async def test_refusals_are_raised_as_their_classes(scanner):

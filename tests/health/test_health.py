@@ -50,6 +50,32 @@ async def test_a_watcher_sees_the_status_and_each_change(autojump_clock):
     assert seen == ["unknown", "serving", "not_serving", "unknown"]
 
 
+async def test_a_status_that_is_watched_is_set_only_in_the_run_of_the_watchers():
+    health = Health()
+    await trio.to_thread.run_sync(health.set, "", "not_serving")  # nobody watches yet
+    async with open_session_pair(None, {"health": health}) as (session, _):
+        async with session.proxy("health", Health).watch() as statuses:
+            assert await statuses.receive() == "not_serving"
+            with pytest.raises(RuntimeError, match="belongs to the Trio run"):
+                await trio.to_thread.run_sync(health.set, "", "draining")
+            assert health.get() == "not_serving"
+            await trio.to_thread.run_sync(trio.from_thread.run_sync, health.set, "", "serving")
+            assert await statuses.receive() == "serving"
+
+
+def test_a_status_can_be_set_in_a_later_run():
+    health = Health()
+
+    async def watch():
+        async with open_session_pair(None, {"health": health}) as (session, _):
+            async with session.proxy("health", Health).watch() as statuses:
+                return await statuses.receive()
+
+    assert trio.run(watch) == "serving"
+    health.set("", "draining")
+    assert trio.run(watch) == "draining"
+
+
 async def test_the_other_end_cannot_set_a_status():
     async with open_session_pair(None, {"health": Health()}) as (session, _):
         for name in ("set", "get", "_statuses"):

@@ -41,6 +41,22 @@ async def test_a_slow_subscriber_loses_the_oldest_messages_and_counts_them():
             assert quick.lost == 0
 
 
+async def test_a_connection_and_its_topics_belong_to_the_run_that_opened_them():
+    async with open_broker() as broker, open_nats(broker.url) as nats:
+        topic = nats.topic("prices")
+        async with topic.subscribe() as received:
+
+            async def publish():
+                topic.publish(b"0")
+
+            uses = (publish, received.receive, received.aclose, nats.flush)
+            for use in (*uses, lambda: nats.publish("a", b""), lambda: nats.request("a")):
+                with pytest.raises(RuntimeError, match="belongs to the Trio run"):
+                    await trio.to_thread.run_sync(trio.run, use)
+            topic.publish(b"1")
+            assert await received.receive() == b"1"
+
+
 async def test_messages_that_the_network_loses_are_counted():
     async with open_broker() as broker, open_nats(broker.url) as nats:
         topic = nats.topic("prices")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
-from collections import Counter
+import types
+from collections import Counter, deque
+from collections.abc import AsyncIterator
 
+import attrs
+import msgspec
 import pytest
 import trio
 from helpers.instances import FakeInstance, told
@@ -14,6 +19,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Fate, SessionBroken, Unavailable
+from trio_rpc.pool.attempts import Attempts, Budget
 
 
 def pool_of(*fakes, **options):
@@ -197,6 +203,107 @@ async def test_an_async_generator_among_the_arguments_rules_repetition_out(autoj
             with pytest.raises(trio_rpc.Overloaded):
                 await pool.call("add_up", [{"n": numbers()}])
         nursery.cancel_scope.cancel()
+
+
+@dataclasses.dataclass
+class Upload:
+    numbers: AsyncIterator[int]
+
+
+@attrs.define
+class Parcel:
+    upload: Upload
+
+
+class Page(msgspec.Struct):
+    numbers: AsyncIterator[int]
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        Upload,
+        lambda numbers: Parcel(Upload(numbers)),
+        Page,
+        lambda numbers: {"a": [Upload(numbers)]},
+        lambda numbers: deque([numbers]),
+        lambda numbers: types.MappingProxyType({"a": (numbers,)}),
+    ],
+    ids=["dataclass", "attrs", "Struct", "inside", "deque", "Mapping"],
+)
+async def test_an_async_generator_inside_of_an_argument_rules_repetition_out(
+    autojump_clock, three, around
+):
+    """Otherwise another instance would get the rest of its items, as if they were all."""
+
+    class Uploads:
+        @trio_rpc.method(idempotent=True)
+        async def take(self, upload: object) -> int: ...
+
+    async def numbers():
+        yield 1
+
+    async with pool_of(*three) as pool:
+        method, lost = pool.proxy("", Uploads).take, SessionBroken("lost", fate=Fate.UNKNOWN)
+        budget = Budget(5, pool._roster)
+        once = Attempts(method, (around(numbers()),), {}, budget)
+        assert not once.may_follow(pool._choose(), lost)
+        again = Attempts(method, (around([1, 2]),), {}, budget)
+        assert again.may_follow(pool._choose(), lost)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+async def test_a_frozen_exception_of_a_handler_arrives_as_itself_with_its_note(
+    autojump_clock, three
+):
+    class Failing(FakeInstance):
+        @trio_rpc.method(raises=(Frozen,))
+        async def freeze(self) -> None:
+            raise Frozen(5)
+
+    failing = Failing("failing")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(failing.serve)
+        async with pool_of(failing) as pool:
+            with pytest.raises(Frozen) as caught:
+                await pool.proxy("", Failing).freeze()
+        nursery.cancel_scope.cancel()
+    assert caught.value.code == 5
+    assert caught.value.__notes__ == ["called at failing"]
+
+
+async def test_a_pool_and_its_states_belong_to_the_run_that_opened_it(autojump_clock, three):
+    async def use_session(pool):
+        async with pool.session():
+            raise AssertionError("it must not open")
+
+    async with pool_of(*three) as pool:
+        states = pool.states()
+        for use in (lambda: use_session(pool), lambda: anext(states), lambda: pool.call("where")):
+            with pytest.raises(RuntimeError, match="belongs to the Trio run in thread"):
+                await trio.to_thread.run_sync(trio.run, use)
+        assert await pool.call("where") in "abc"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"max_waiting": 1.5}, "max_waiting must be a whole number, not 1.5"),
+        ({"max_waiting": True}, "max_waiting must be a whole number, not True"),
+        ({"nats": 5}, "nats must be a trio_rpc.nats.NatsOptions or None, not 5"),
+        ({"resume": 5}, "resume must be True, False or a trio_rpc.Resume, not 5"),
+        ({"ssl_context": True}, "ssl_context must be an ssl.SSLContext or None, not True"),
+        ({"restart": None}, "restart must be a trio_rpc.Restart, not None"),
+    ],
+)
+async def test_an_option_of_the_wrong_type_is_refused(options, text):
+    with pytest.raises(TypeError, match=text):
+        async with trio_rpc.open_pool("tcp://127.0.0.1:1", **options):
+            raise AssertionError("it must not open")
 
 
 async def test_a_call_waits_for_an_instance_and_then_runs(autojump_clock, nursery, three):

@@ -87,6 +87,21 @@ async def _open_session_pair(**options):
         raise AssertionError("it must not open")
 
 
+@pytest.mark.parametrize("opener", [_open_server, _connect], ids=lambda each: each.__name__[1:])
+async def test_resume_and_server_limits_of_the_wrong_type_are_refused(opener):
+    for resume in (5, "yes"):
+        with pytest.raises(
+            TypeError, match=r"resume must be True, False or a trio_rpc.Resume, not"
+        ):
+            await opener(resume=resume)
+    with pytest.raises(
+        TypeError, match=r"server_limits must be a trio_rpc.ServerLimits, not Limits"
+    ):
+        await _open_server(server_limits=trio_rpc.Limits())
+    with pytest.raises(TypeError, match=r"max_waiting must be a whole number, not 1.5"):
+        trio_rpc.ServiceClient(max_waiting=1.5)
+
+
 EVERY_OPENER = [*OPENERS, _connect_in, _serve, _open_parent, _serve_parent, _open_session_pair]
 
 

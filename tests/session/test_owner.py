@@ -164,6 +164,18 @@ async def test_a_server_can_be_drained_only_in_its_own_run():
             assert await session.call("echo", 1) == 1
 
 
+async def test_iterators_over_states_raise_in_another_run_and_go_on():
+    async with trio_rpc.open_server(Service(), "tcp://127.0.0.1:0") as server:
+        events = server.session_events()
+        async with trio_rpc.connect(server.urls[0]) as session:
+            states = session.connection_states()
+            assert (await anext(states)).value == "connected"
+            assert (await anext(events)).kind == "opened"
+            await refused(lambda: anext(states))
+            await refused(lambda: anext(events))
+        assert (await anext(events)).kind == "closed"
+
+
 async def test_a_session_of_a_run_that_is_over_says_so_in_a_later_run_of_the_same_thread():
     async def first():
         async with open_session_pair(Service(), None) as (_, session):

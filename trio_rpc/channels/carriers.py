@@ -25,6 +25,8 @@ from trio_rpc.channels.resumable.server import ResumableSessions
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.channels.urls import parse_url
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken, SessionClosed
+from trio_rpc.util.arguments import check_type
+from trio_rpc.util.raised import text_of
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.limits import Limits
@@ -46,7 +48,11 @@ ServeChannel: TypeAlias = Callable[[trio.abc.Channel[bytes], Client], Awaitable[
 
 
 def resume_settings(resume: bool | Resume) -> Resume | None:  # noqa: FBT001 - a user's argument
-    """Return the settings that the argument ``resume`` of a public function stands for."""
+    """Return the settings that the argument ``resume`` of a public function stands for.
+
+    Raises TypeError for an argument of another type.
+    """
+    check_type("resume", resume, bool | Resume | None, "True, False or a trio_rpc.Resume")
     return (Resume() if resume is True else resume) or None
 
 
@@ -273,7 +279,9 @@ class CarrierServer:
             self._complaints.log(logging.INFO, text, name, self._label, exc)
         elif isinstance(exc, Refused | RemoteProtocolError | SessionBroken | SessionClosed):
             text = "the %s with %s was not opened: %s"
-            why = one_line(str(exc))  # a text of the application may contain what its client sent
+            why = one_line(
+                text_of(exc)
+            )  # a text of the application may contain what its client sent
             self._complaints.log(logging.INFO, text, self._label, name, why)
         else:
             text = "the %s with %s failed"

@@ -30,6 +30,7 @@ import trio
 from trio_rpc.channels.connection import close_forcefully, owned, owned_with_task
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.supervised import EXIT_TIME, Ends, Patience, SupervisedChannel
+from trio_rpc.util.raised import described
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
@@ -158,7 +159,7 @@ async def _explain(thread: Thread, exc: Exception) -> Exception:
     with trio.move_on_after(EXIT_TIME):
         await thread.ended.wait()
     if thread.error is not None:
-        raised = one_line(f"{type(thread.error).__name__}: {thread.error}")
+        raised = one_line(described(thread.error))
         error = trio.BrokenResourceError(f"the {thread.name} has ended with {raised}")
         error.__cause__ = thread.error
         return error

@@ -29,6 +29,7 @@ from trio_rpc.nats.credentials import Credentials
 from trio_rpc.nats.link import Link, open_link
 from trio_rpc.nats.names import check_name, check_subject, new_token
 from trio_rpc.nats.server_list import ServerList
+from trio_rpc.util.owner import Owner
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.reconnect import keep_connected
 from trio_rpc.util.text import one_line
@@ -110,6 +111,7 @@ class NatsClient:
         """Who waits for each PONG that the server owes, in order; None for a ping of our own."""
         self._room = trio.lowlevel.ParkingLot()
         self._complaints = RateLimitedLog(logger)
+        self._owner = Owner("this NATS connection")
         self.on_stray: OnMessage = lambda _message: None
         self.on_room: Callable[[], object] = lambda: None
         # Bound: one for each task that waits for answers.
@@ -161,6 +163,7 @@ class NatsClient:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription. Its function is not called again."""
+        self._owner.check()
         if self._subscriptions.pop(subscription.sid, None) is not None:
             self._write(p.encode_unsub(subscription.sid))
 
@@ -177,6 +180,7 @@ class NatsClient:
 
     async def flush(self) -> None:
         """Wait until the server has handled all that was written; see :meth:`Nats.flush`."""
+        self._owner.check()
         await trio.lowlevel.checkpoint()
         while self._link is None:
             await self._wait_for_room()
@@ -493,6 +497,7 @@ class NatsClient:
         self._check_open()
 
     def _check_open(self) -> None:
+        self._owner.check()
         if self._is_closed:
             raise closed_error()
         if self._failure is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from trio_rpc.nats.channel import Patience
 from trio_rpc.nats.credentials import Credentials
 from trio_rpc.nats.names import check_subject
+from trio_rpc.util.arguments import check_ssl_context, check_type
 
 __all__ = ["NatsOptions"]
 
@@ -34,6 +35,7 @@ class NatsOptions:
             ``instances(direct=True)``. By default, the other URLs at which the server listens.
 
     Raises:
+        TypeError: a field has the wrong type.
         ValueError: a time is not positive, or ``inbox_prefix`` is not a subject.
     """
 
@@ -47,6 +49,9 @@ class NatsOptions:
     advertise: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_ssl_context(self.ssl_context)
+        check_type("credentials", self.credentials, Credentials | None, "credentials for NATS")
+        check_type("advertise", self.advertise, tuple, "a tuple of URLs")
         check_subject(self.inbox_prefix)
         if len(self.inbox_prefix) > 32:
             raise ValueError("NatsOptions.inbox_prefix has at most 32 characters")

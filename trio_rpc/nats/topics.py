@@ -21,6 +21,7 @@ from trio_rpc.nats.broker import Broker
 from trio_rpc.nats.names import new_token, topic_subject
 from trio_rpc.nats.parser import Msg
 from trio_rpc.util.conflict_detector import ConflictDetector
+from trio_rpc.util.owner import Owner
 
 __all__ = ["Topic", "TopicSubscription"]
 
@@ -123,6 +124,7 @@ class TopicSubscription(trio.abc.ReceiveChannel[bytes]):
         self._receiving = ConflictDetector("another task is receiving from this topic")
         self._is_closed = False
         self._failure: Exception | None = None
+        self._owner = Owner("this subscription")
 
     def __repr__(self) -> str:
         return f"<trio_rpc.nats.TopicSubscription {self.name!r}, {self.lost} lost>"
@@ -136,6 +138,7 @@ class TopicSubscription(trio.abc.ReceiveChannel[bytes]):
             trio.BrokenResourceError: the servers refuse this client.
             trio.BusyResourceError: another task is receiving.
         """
+        self._owner.check()
         with self._receiving:
             await trio.lowlevel.checkpoint()
             while not self._waiting:
@@ -145,6 +148,7 @@ class TopicSubscription(trio.abc.ReceiveChannel[bytes]):
 
     async def aclose(self) -> None:
         """Receive no more messages. The block still has to be left."""
+        self._owner.check()
         self.close()
         await trio.lowlevel.checkpoint()
 

@@ -110,6 +110,7 @@ class KeptProcess(Generic[T]):
             ...     async for state in plugin.states():
             ...         print(state.kind, state.end.reason if state.end else "")
         """
+        self._current.owner.check()
         return ProcessStates(self._current)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import trio
 
 from trio_rpc.session.end import SessionEnd
+from trio_rpc.util.owner import Owner
 
 __all__ = ["CurrentState", "ProcessState", "ProcessStates"]
 
@@ -35,12 +36,14 @@ class CurrentState:
     Attributes:
         state: the current state.
         is_over: whether it will not change.
+        owner: the Trio run that waits for changes.
         changed: set at the next change.
     """
 
     def __init__(self) -> None:
         self.state = ProcessState("starting")
         self.is_over = False
+        self.owner = Owner("this kept process")
         self.changed = trio.Event()
 
     def enter(self, state: ProcessState) -> None:
@@ -73,6 +76,7 @@ class ProcessStates:
         return self
 
     async def __anext__(self) -> ProcessState:
+        self._current.owner.check()
         await trio.lowlevel.checkpoint()
         while self._current.state is self._seen:
             if self._current.is_over:

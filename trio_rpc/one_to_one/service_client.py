@@ -20,7 +20,7 @@ from trio_rpc.session.opening import make_tables, run_session
 from trio_rpc.session.options import SessionOptions, make_options
 from trio_rpc.session.session import Session
 from trio_rpc.util.conflict_detector import ConflictDetector
-from trio_rpc.util.numbers import check_not_negative
+from trio_rpc.util.numbers import check_count, check_not_negative
 from trio_rpc.wire.limits import Limits
 
 __all__ = ["ServiceClient", "check_packets"]
@@ -100,7 +100,7 @@ class ServiceClient(Generic[T]):
         **options: Unpack[SessionOptions],
     ) -> None:
         self._options = make_options(ServiceClient, options)
-        check_not_negative("max_waiting", max_waiting)
+        check_count("max_waiting", max_waiting)
         check_not_negative("grace", grace)
         self._calls = WaitingCalls(max_waiting, grace)
         self._proxy: Any = Proxy(self._calls, "", interface)

@@ -33,8 +33,8 @@ from trio_rpc.services.decorators import Kind
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.session.calls.admission import UNLIMITED, Admission
 from trio_rpc.session.calls.context import handled_call
-from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
+from trio_rpc.util.owner import Owner
 
 __all__ = ["WaitingCalls"]
 

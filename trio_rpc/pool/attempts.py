@@ -18,7 +18,9 @@ The rules (laws 2, 3, 5 and 15)
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, Protocol, TypeVar
 
 from trio_rpc.errors import (
@@ -34,6 +36,7 @@ from trio_rpc.pool.seats import Seat
 from trio_rpc.services.error_maps import set_fate
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
+from trio_rpc.util.raised import add_note, text_of
 from trio_rpc.util.text import one_line
 
 __all__ = ["Attempts", "Budget"]
@@ -50,7 +53,7 @@ MOST_NOTES: Final = 8
 """Attempts that the notes of an error name; the others are counted."""
 
 DEEPEST: Final = 8
-"""Lists and dicts inside each other that are searched for an async iterator."""
+"""Collections and objects inside each other that are searched for an async iterator."""
 
 SHARE: Final = 0.1
 """The repetitions that each call that succeeds adds to the budget."""
@@ -176,7 +179,7 @@ class Attempts:
         if self._count <= MOST_NOTES:
             self._notes.append(
                 f"attempt {self._count} at {seat.counts.name}: {type(exc).__name__} "
-                f"({fate.value}): {one_line(_text_of(exc), 200)}"
+                f"({fate.value}): {one_line(text_of(exc), 200)}"
             )
 
     def explain(self, exc: E) -> E:
@@ -186,24 +189,31 @@ class Attempts:
         elif self._count > MOST_NOTES:
             self._notes.append(f"and {self._count - MOST_NOTES} more attempts")
         for note in self._notes:
-            exc.add_note(note)
+            add_note(exc, note)
         if self.fate is Fate.UNKNOWN:
             set_fate(exc, Fate.UNKNOWN)
         return exc
 
 
 def _is_used_up(values: Iterable[Any], depth: int = 0) -> bool:
-    """Return whether a value can be used only once: an async iterator, also inside a list."""
+    """Return whether a value can be used only once: an async iterator, also inside of another."""
     return depth < DEEPEST and any(
-        hasattr(value, "__anext__")
-        or (isinstance(value, list | tuple) and _is_used_up(value, depth + 1))
-        or (isinstance(value, dict) and _is_used_up(value.values(), depth + 1))
-        for value in values
+        hasattr(value, "__anext__") or _is_used_up(_parts_of(value), depth + 1) for value in values
     )
 
 
-def _text_of(exc: Exception) -> str:
-    try:
-        return str(exc)
-    except Exception:  # noqa: BLE001 - it may be the user's class
-        return "<its str() failed>"
+def _parts_of(value: Any) -> Iterable[Any]:
+    """Return the values in a collection, or in the fields of an object."""
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, list | tuple | deque | AbstractSet):
+        return value
+    cls = type(value)
+    attrs = getattr(cls, "__attrs_attrs__", ())
+    names = (
+        *getattr(cls, "__dataclass_fields__", ()),
+        *(one.name for one in attrs),
+        *getattr(cls, "__struct_fields__", ()),
+        *getattr(cls, "__pydantic_fields__", ()),
+    )
+    return [getattr(value, name, None) for name in names]

@@ -37,6 +37,7 @@ from trio_rpc.session.live_services import MakeServices
 from trio_rpc.session.opening import run_session
 from trio_rpc.session.options import Options
 from trio_rpc.session.session import Session
+from trio_rpc.util.raised import text_of
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.reconnect import keep_connected
 from trio_rpc.util.text import one_line
@@ -233,7 +234,7 @@ class Keeper:
         self._attempts += 1
 
     def _could_not_open(self, exc: Exception) -> None:
-        self.error = one_line(f"{exc}" or type(exc).__name__)
+        self.error = one_line(text_of(exc) or type(exc).__name__)
         retry_after = exc.retry_after if isinstance(exc, Refused) else None
         self.was_refused = isinstance(exc, Refused | RemoteProtocolError) and retry_after is None
         level = logging.WARNING if self.was_refused else logging.INFO

@@ -25,7 +25,8 @@ from trio_rpc.pool.targets import Targets
 from trio_rpc.session.held_services import held_services
 from trio_rpc.session.opening import make_shared_tables
 from trio_rpc.session.options import SessionOptions, make_options
-from trio_rpc.util.numbers import check_not_negative
+from trio_rpc.util.arguments import check_ssl_context, check_type
+from trio_rpc.util.numbers import check_count, check_not_negative
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.places import catching
 from trio_rpc.util.rate_limited_log import RateLimitedLog
@@ -104,7 +105,10 @@ async def open_pool(
         ...         print(await pool.call("market.price", "BTC"))
     """
     chosen = make_options(open_pool, options)
-    _check(patience, budget, max_waiting, restart)
+    _check_numbers(patience, budget, max_waiting)
+    check_type("restart", restart, Restart, "a trio_rpc.Restart")
+    check_type("nats", nats, NatsOptions | None, "a trio_rpc.nats.NatsOptions or None")
+    check_ssl_context(ssl_context)
     targets = Targets(
         ssl_context=ssl_context,
         limits=chosen.limits,
@@ -146,12 +150,10 @@ async def open_pool(
                     nursery.start_soon(seat.session.aclose)
 
 
-def _check(patience: object, budget: object, max_waiting: object, restart: object) -> None:
+def _check_numbers(patience: object, budget: object, max_waiting: object) -> None:
     check_not_negative("patience", patience)
     check_not_negative("budget", budget)
-    check_not_negative("max_waiting", max_waiting)
-    if not isinstance(restart, Restart):
-        raise TypeError(f"restart must be a Restart, not {restart!r:.200}")
+    check_count("max_waiting", max_waiting)
 
 
 async def _wait_for_first(roster: Roster, balancer: Balancer, patience: float) -> None:

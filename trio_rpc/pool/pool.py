@@ -24,9 +24,9 @@ from trio_rpc.pool.seats import Balancer, Seat
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.interfaces import Identifier, name_and_interface
 from trio_rpc.services.proxies import Proxy, RemoteMethod, remote_method
-from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.streams.scopes import RemoteScope
+from trio_rpc.util.owner import Owner
 from trio_rpc.util.places import catching
 from trio_rpc.util.reconnect import full_jitter
 
@@ -275,7 +275,7 @@ class Pool:
             ...         print({each.name: each.state for each in instances})
         """
         self._owner.check()
-        return PoolStates(self._roster, self._balancer)
+        return PoolStates(self._roster, self._balancer, self._owner)
 
     # ── attempts ─────────────────────────────────────────────────────────────────────────────
 
@@ -374,10 +374,10 @@ class Pool:
            when an instance changes.
         3. If there is none, wait for one, for ``patience`` seconds in all.
         """
+        self._owner.check()
         seat = self._balancer.choose_other(attempts.tried)
         if seat is not None and not self._balancer.is_over:
             return seat
-        self._owner.check()
         if self._waiting >= self._max_waiting:
             text = f"{self._waiting} calls wait for an instance, and max_waiting allows no more"
             raise attempts.explain(Overloaded(text))

@@ -7,6 +7,7 @@ import trio
 from trio_rpc.pool.instances import InstanceStatus
 from trio_rpc.pool.roster import Roster
 from trio_rpc.pool.seats import Balancer
+from trio_rpc.util.owner import Owner
 
 __all__ = ["PoolStates"]
 
@@ -17,17 +18,20 @@ class PoolStates:
     Args:
         roster: knows the instances.
         balancer: tells each change.
+        owner: the Trio run of the pool.
     """
 
-    def __init__(self, roster: Roster, balancer: Balancer) -> None:
+    def __init__(self, roster: Roster, balancer: Balancer, owner: Owner) -> None:
         self._roster = roster
         self._balancer = balancer
+        self._owner = owner
         self._seen: object = None
 
     def __aiter__(self) -> PoolStates:
         return self
 
     async def __anext__(self) -> list[InstanceStatus]:
+        self._owner.check()
         await trio.lowlevel.checkpoint()
         while not self._balancer.is_over:
             statuses = self._roster.statuses()

@@ -11,6 +11,7 @@ import trio
 
 from trio_rpc.errors import RpcError
 from trio_rpc.pool.instances import Instances, Reachable
+from trio_rpc.util.raised import check_repr, text_of
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.reconnect import keep_connected
 
@@ -100,9 +101,12 @@ class GivenSource:
                     update(self._instances(collection))
                     self.error = ""
             except (OSError, RpcError, trio.BrokenResourceError) as exc:
-                self.error = f"the instances are not known: {exc}"
+                self.error = f"the instances are not known: {text_of(exc)}"
                 complaints.log(logging.WARNING, "%s", self.error)
                 return False
+            except Exception as exc:
+                check_repr(exc)
+                raise
             finally:
                 if inspect.isasyncgen(collections):
                     with trio.CancelScope(shield=True):  # a generator that waits is over already

@@ -37,8 +37,9 @@ from trio_rpc.errors import (
 from trio_rpc.services.converters import WireRead
 from trio_rpc.services.costs import MOST, Read
 from trio_rpc.services.decorators import wire_name
-from trio_rpc.services.exceptions import Plan, plan_of, set_cause, set_notes
+from trio_rpc.services.exceptions import Plan, plan_of
 from trio_rpc.util.numbers import read_delay
+from trio_rpc.util.raised import set_cause, set_notes, text_of
 from trio_rpc.util.text import clip, quoted
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.messages import Notification
@@ -159,7 +160,7 @@ def refusal(exc: CallError) -> ErrorMap:
     Accepts MethodNotFound, InvalidArguments, Overloaded, Unavailable and RemoteCancelled. A
     RemoteError has the code "internal".
     """
-    message = clip(_text_of(exc), MAX_TEXT)
+    message = clip(text_of(exc), MAX_TEXT)
     if isinstance(exc, RemoteCancelled):
         started = exc.fate is not Fate.NOT_STARTED
         return {"code": "cancelled", "message": message, "started": started}
@@ -251,7 +252,7 @@ class _Writer:
             return self._write_undeclared(exc)
         plan = plan_of(declared)
         args, replaced = self._sendable_args(exc)
-        text = _text_of(exc)
+        text = text_of(exc)
         error = self._raised_map(wire_name(declared), text)
         error["args"] = args
         notes = _notes_of(exc)
@@ -289,7 +290,7 @@ class _Writer:
     def _write_undeclared(self, exc: BaseException) -> ErrorMap:
         if self._detail == "none":
             return _bare(self._detail, type(exc))
-        error = self._raised_map(_full_name(type(exc)), _text_of(exc))
+        error = self._raised_map(_full_name(type(exc)), text_of(exc))
         return self._with_notes(error, _notes_of(exc))
 
     def _raised_map(self, name: str, message: str) -> ErrorMap:
@@ -451,7 +452,7 @@ def _rebuild(
         shown = ", ".join(quoted(str(name)) for name in lost[:MAX_ARGS])
         notes.append(f"lost on its way, since this end's class does not accept them: {shown}")
     # Its text may be built from the lost parts.
-    if state is not None and clip(_text_of(exc), MAX_TEXT) != message and not _is_cut(message):
+    if state is not None and clip(text_of(exc), MAX_TEXT) != message and not _is_cut(message):
         notes.append(f"its text was: {message}")
     return exc  # type: ignore[return-value]
 
@@ -502,13 +503,6 @@ def _raised_as(exc: BaseException, declared: type[BaseException], text: str) -> 
     except Exception:  # noqa: BLE001 - it is the user's code
         shown = None
     return note if shown == text else f"{note}: {text}"
-
-
-def _text_of(exc: BaseException) -> str:
-    try:
-        return str(exc)
-    except Exception:  # noqa: BLE001 - an error's text must not hide the error
-        return f"<str() of {type(exc).__name__} failed>"
 
 
 def _repr_of(value: object) -> str:

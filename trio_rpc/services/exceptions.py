@@ -31,8 +31,9 @@ from trio_rpc.services.annotations import Annotations, class_annotations
 from trio_rpc.services.conversion import adapt
 from trio_rpc.services.converters import check_supported, make_reader
 from trio_rpc.services.costs import Read
+from trio_rpc.util.raised import attributes_of
 
-__all__ = ["Plan", "is_rebuildable", "plan_of", "set_cause", "set_notes"]
+__all__ = ["Plan", "is_rebuildable", "plan_of"]
 
 HEAP_TYPE: Final = 1 << 9
 """The flag that all classes have except those built into Python."""
@@ -83,8 +84,6 @@ _POSITIONS: Final[dict[type, tuple[str, ...]]] = {
 
 _CONSTRUCTORS: Final = ("__init__", "__post_init__", "__attrs_post_init__")
 _ABSENT: Final = object()
-_CAUSE: Final[Any] = vars(BaseException)["__cause__"]
-_DICT: Final[Any] = vars(BaseException)["__dict__"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ class Plan:
             value = field.get(exc)
             if value is not _ABSENT and not (field.is_built_in and value is None):
                 state[name] = value
-        others = [name for name in _attributes(exc) if name not in state and name[:2] != "__"]
+        others = [name for name in attributes_of(exc) if name not in state and name[:2] != "__"]
         if isinstance(exc, AttributeError) and exc.obj is not None:
             # The object is not sent: it may be anything, and may hold private data.
             others.append("obj")
@@ -289,20 +288,6 @@ def _built_in_base(cls: type[BaseException]) -> Any:
     return base
 
 
-def set_notes(exc: BaseException, notes: list[str]) -> None:
-    """Set the notes of an exception.
-
-    ``add_note`` would run the ``__setattr__`` of its class, which refuses that in a frozen class.
-    """
-    if notes:
-        _attributes(exc)["__notes__"] = notes
-
-
-def set_cause(exc: BaseException, cause: BaseException) -> None:
-    """Set the cause of an exception, without its class's ``__setattr__``."""
-    _CAUSE.__set__(exc, cause)
-
-
 def _slots_of(built_in: type | None) -> dict[str, _Field]:
     found = {}
     for name, annotation in _BUILT_IN.get(built_in, {}).items() if built_in else ():
@@ -359,9 +344,9 @@ def _field(cls: type, name: str, converters: Mapping[str, Any]) -> _Field | None
         return None
 
     def set_item(exc: Any, value: Any) -> None:
-        _attributes(exc)[name] = value
+        attributes_of(exc)[name] = value
 
-    return _Field(lambda exc: _attributes(exc).get(name, _ABSENT), set_item, convert)
+    return _Field(lambda exc: attributes_of(exc).get(name, _ABSENT), set_item, convert)
 
 
 def _annotated(cls: type, name: str, converters: Mapping[str, Any]) -> Any:
@@ -393,10 +378,6 @@ def _tried(resolve: Callable[[], Any]) -> Any:
     except Exception:  # noqa: BLE001 - resolving an annotation evaluates it
         return False
     return make_reader(adapted)
-
-
-def _attributes(exc: BaseException) -> dict[str, Any]:
-    return _DICT.__get__(exc)  # type: ignore[no-any-return]
 
 
 def _force(field: _Field, exc: BaseException) -> bool:

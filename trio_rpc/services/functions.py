@@ -34,6 +34,7 @@ from trio_rpc.services.aliases import UNIONS, bare, stands_for, substitute, type
 from trio_rpc.services.annotations import Annotations, is_unresolved
 from trio_rpc.services.item_stream import ItemStream
 from trio_rpc.services.records import record_of, unpacked
+from trio_rpc.util.coroutines import is_coroutine_function
 
 __all__ = [
     "CHANNELS",
@@ -236,7 +237,7 @@ class _Protocol:
     def __init__(self, function: Any, definer: type, arguments: Mapping[Any, Any]) -> None:
         self._annotations = Annotations(function, None, definer)
         self._arguments = arguments
-        self._is_coroutine = inspect.iscoroutinefunction(function)
+        self._is_coroutine = is_coroutine_function(function)
 
     def read(self, parameters: Sequence[Parameter]) -> FunctionTypes:
         """Return the types of its arguments and its result."""

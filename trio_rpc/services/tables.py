@@ -22,6 +22,7 @@ from trio_rpc.services.functions import awaited
 from trio_rpc.services.interfaces import Identifier, check_service_name, marked_methods
 from trio_rpc.services.lending import is_reference_type, why_never_lent
 from trio_rpc.services.signatures import Signature, signature_of
+from trio_rpc.util.coroutines import is_coroutine_function, is_generator_function
 from trio_rpc.util.text import quoted
 
 __all__ = [
@@ -87,12 +88,7 @@ def check_maker(make: Callable[..., Any]) -> None:
     Args:
         make: a function or class, of which :func:`is_per_session` is true.
     """
-    kinds = (
-        inspect.iscoroutinefunction,
-        inspect.isgeneratorfunction,
-        inspect.isasyncgenfunction,
-    )
-    if any(is_kind(make) for is_kind in kinds):
+    if is_coroutine_function(make) or is_generator_function(make):
         raise TypeError(_NOT_PLAIN)
     try:
         signature = inspect.signature(make)
@@ -267,7 +263,7 @@ def _bind(
         raise TypeError(
             f"{full_name}: one of its annotations contains itself without end"
         ) from None
-    is_async = mark.kind.is_opened or inspect.iscoroutinefunction(function)
+    is_async = mark.kind.is_opened or is_coroutine_function(function)
     if is_never(awaited(_resolved_or_any(signature.annotation, "return"))):
         function = _never_returning(function, full_name)
     return BoundMethod(

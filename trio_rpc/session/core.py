@@ -17,10 +17,10 @@ from trio_rpc.session.io.receiver import Receiver
 from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.live_services import NO_READER, LiveServices, MakeServices, Resumes
 from trio_rpc.session.options import Options
-from trio_rpc.session.owner import owner_of_sessions
 from trio_rpc.session.shared import Shared, shared_of_this_run
 from trio_rpc.session.streams.items import ItemReceiver
 from trio_rpc.session.variants import choose_variant
+from trio_rpc.util.owner import owner_of_sessions
 from trio_rpc.util.unsent_budget import UnsentShare
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec

@@ -12,7 +12,7 @@ from trio_rpc.session.answers import Answers
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.inspection import RunningHandlers
 from trio_rpc.session.lifecycle import Lifecycle
-from trio_rpc.session.owner import Owner
+from trio_rpc.util.owner import Owner
 from trio_rpc.wire.limits import Limits
 
 __all__ = ["SessionCore"]

@@ -46,6 +46,7 @@ from trio_rpc.session.session import Session
 from trio_rpc.session.watch import Watch, Watchman
 from trio_rpc.util.contexts import copy_of, own_decimal_context
 from trio_rpc.util.progress import wait_while_progressing
+from trio_rpc.util.raised import check_repr
 from trio_rpc.util.text import one_line
 from trio_rpc.wire import messages as m
 
@@ -291,6 +292,9 @@ class _Driver:
         except Refused as exc:
             # A refusal is not a bug, so its traceback is not needed. It refers to the session.
             core.lifecycle.lose(exc.with_traceback(None))
+        except Exception as exc:
+            check_repr(exc)
+            raise
         else:
             if core.lifecycle.stage is Stage.OPENING:
                 self._accept_peer()
@@ -300,7 +304,12 @@ class _Driver:
         # A function that makes services runs in its own context, as handlers do.
         incoming = self._core.incoming
         services = self._core.services
-        if copy_of(incoming.context).run(services.begin, incoming.session):
+        try:
+            must_enter = copy_of(incoming.context).run(services.begin, incoming.session)
+        except Exception as exc:
+            check_repr(exc)
+            raise
+        if must_enter:
             self._nursery.start_soon(self._enter_services, name="trio_rpc services")
         else:
             self._welcome()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from trio_rpc.channels.errors import EndDetail
-from trio_rpc.session.owner import Owner
+from trio_rpc.util.owner import Owner
 
 __all__ = ["ClosedEvent", "EndedBy", "SessionEnd", "check_reason"]
 

@@ -24,6 +24,7 @@ from typing import Any
 import trio
 
 from trio_rpc.util.one_exception import one_exception, raise_alone
+from trio_rpc.util.raised import check_repr
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["HeldService", "held_services"]
@@ -81,6 +82,8 @@ class HeldService:
                     await self._hold(entered, until_free, why_broken)
         except BaseException as exc:
             rest = _without(exc, self._error)
+            if rest is not None:
+                check_repr(rest)
             if rest is exc:
                 raise
             if rest is not None:

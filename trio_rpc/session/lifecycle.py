@@ -66,6 +66,7 @@ from trio_rpc.session.end import EndedBy, SessionEnd, check_reason
 from trio_rpc.session.io.writer import Writer
 from trio_rpc.util.numbers import check_not_negative
 from trio_rpc.util.places import keep_all_places
+from trio_rpc.util.raised import text_of
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.limits import Limits
 
@@ -425,7 +426,7 @@ class Lifecycle:
 
         :meth:`lose` does not tell it, since the cause may be a bug.
         """
-        self._last_text = str(cause)
+        self._last_text = text_of(cause)
         self.lose(cause, by)
 
     def end_unwelcomed(self, cause: Exception) -> None:
@@ -545,12 +546,11 @@ class Lifecycle:
 
     def goodbye(self) -> tuple[str, str]:
         """Return code and text of the last Goodbye, for the other end."""
-        if self.retry_after is not None:
-            return "overloaded", str(self.cause)
         if isinstance(self.cause, Refused):
-            return "refused", str(self.cause)
+            code = "refused" if self.retry_after is None else "overloaded"
+            return code, text_of(self.cause)
         if isinstance(self.cause, RemoteProtocolError):
-            return "protocol_error", str(self.cause)
+            return "protocol_error", text_of(self.cause)
         return "done", self._goodbye_text if self.stage.was_open else self._last_text
 
     @property
@@ -569,12 +569,12 @@ def as_cause(exc: Exception) -> Exception:
     """Turn an exception of the channel into the cause of the session's end."""
     if isinstance(exc, trio.EndOfChannel):
         text = "the other end closed the connection without a Goodbye"
-        if str(exc):
-            text += f": {exc}"
+        if text_of(exc):
+            text += f": {text_of(exc)}"
         detail = detail_of(exc)
         return trio.BrokenResourceError(text) if detail is None else ChannelBroken(text, detail)
     if isinstance(exc, DecodeError):
-        error = RemoteProtocolError(f"the other end broke the protocol: {exc}")
+        error = RemoteProtocolError(f"the other end broke the protocol: {text_of(exc)}")
         error.__cause__ = exc
         return error
     return exc
@@ -593,4 +593,4 @@ def _anew(exc: T) -> T:
 
 
 def _one_line(exc: Exception) -> str:
-    return str(exc).partition("\n")[0] or type(exc).__name__
+    return text_of(exc).partition("\n")[0] or type(exc).__name__

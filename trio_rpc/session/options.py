@@ -15,6 +15,8 @@ from trio_rpc.session.calls.filters import check_filters
 from trio_rpc.session.session import Filter, Session
 from trio_rpc.tracing.default import DEFAULT_TRACE
 from trio_rpc.tracing.events import Trace
+from trio_rpc.util.arguments import check_type
+from trio_rpc.util.coroutines import is_coroutine_function
 from trio_rpc.wire.coded import UserCodec, check_codec
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.registry import TypeRegistry
@@ -112,21 +114,21 @@ class Options:
     codec: UserCodec | None = None
 
     def __post_init__(self) -> None:
-        _check_type("limits", self.limits, Limits, "a trio_rpc.Limits")
+        check_type("limits", self.limits, Limits, "a trio_rpc.Limits")
         registry = TypeRegistry | None
-        _check_type("registry", self.registry, registry, "a trio_rpc.TypeRegistry or None")
+        check_type("registry", self.registry, registry, "a trio_rpc.TypeRegistry or None")
         asynchronous = "an async function or None"
-        _check_type("authenticate", self.authenticate, Callable | None, asynchronous)
-        _check_type("trace", self.trace, Callable | None, "a function or None")
-        if inspect.iscoroutinefunction(self.trace):
+        check_type("authenticate", self.authenticate, Callable | None, asynchronous)
+        check_type("trace", self.trace, Callable | None, "a function or None")
+        if is_coroutine_function(self.trace):
             raise TypeError(f"trace must be a plain def, which cannot wait: {self.trace!r}")
-        _check_type("unresponsive_after", self.unresponsive_after, float | int, "seconds")
+        check_type("unresponsive_after", self.unresponsive_after, float | int, "seconds")
         if not self.unresponsive_after > 0:
             raise ValueError(f"unresponsive_after must be positive: {self.unresponsive_after}")
         check_codec(self.codec)
         check_filters(self.filters)
         check_detail(self.error_detail)
-        _check_type("wait_for_service", self.wait_for_service, int | float, "a number of seconds")
+        check_type("wait_for_service", self.wait_for_service, int | float, "a number of seconds")
         if not 0 <= self.wait_for_service < math.inf:
             raise ValueError(
                 f"wait_for_service must be a number of seconds, not {self.wait_for_service!r}"
@@ -175,8 +177,3 @@ def _unknown(function: Callable[..., Any], option: str) -> str:
     known = [one.name for one in own if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     near = difflib.get_close_matches(option, [*known, *_NAMES], 1)
     return f"{text}. Did you mean {near[0]!r}?" if near else text
-
-
-def _check_type(name: str, value: object, kind: Any, wanted: str) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be {wanted}, not {value!r}")

@@ -45,6 +45,7 @@ from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.core import Core
 from trio_rpc.session.handler import CANCELLED, Outcome
 from trio_rpc.session.lifecycle import as_cause
+from trio_rpc.util.raised import check_repr
 from trio_rpc.wire import messages as m
 
 __all__ = ["Actions", "Reader", "two_turns"]
@@ -229,6 +230,7 @@ class Reader:
                 if isinstance(exc, Exception):
                     # A bug in the channel, or in a function that makes services.
                     self._core.lifecycle.lose(exc)
+                    check_repr(exc)
                 elif not self._core.lifecycle.is_over:
                     go_on(self)  # (4)
                 raise

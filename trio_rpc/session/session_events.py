@@ -10,6 +10,7 @@ import trio
 
 from trio_rpc.session.end import SessionEnd
 from trio_rpc.session.session import Session
+from trio_rpc.util.owner import Owner
 
 __all__ = ["SessionEvent", "SessionEvents"]
 
@@ -42,6 +43,7 @@ class SessionEvents:
         self._unread: dict[Session, SessionEvent] = {}
         self._changed = trio.Event()
         self._is_over = is_over
+        self._owner = Owner("this iteration over sessions")
         for session in open_now:
             self.opened(session)
 
@@ -49,6 +51,7 @@ class SessionEvents:
         return self
 
     async def __anext__(self) -> SessionEvent:
+        self._owner.check()
         await trio.lowlevel.checkpoint()
         while not self._unread:
             if self._is_over:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
-__all__ = ["check_not_negative", "is_whole", "read_delay"]
+__all__ = ["check_count", "check_not_negative", "is_whole", "read_delay"]
 
 T = TypeVar("T")
 
@@ -23,6 +23,18 @@ def check_not_negative(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a number, not {value!r:.200}")
     if not value >= 0:
         raise ValueError(f"{name} must not be negative: {value!r}")
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise TypeError unless an argument is an integer, ValueError if it is negative.
+
+    Args:
+        name: the name of the argument, for the text of the error.
+        value: the argument.
+    """
+    if type(value) is not int:
+        raise TypeError(f"{name} must be a whole number, not {value!r:.200}")
+    check_not_negative(name, value)
 
 
 def read_delay(value: object, default: T) -> float | T:

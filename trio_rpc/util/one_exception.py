@@ -9,6 +9,8 @@ from typing import NoReturn
 
 import trio
 
+from trio_rpc.util.raised import add_note, repr_of, set_context
+
 __all__ = ["one_exception", "raise_alone", "raise_one"]
 
 
@@ -69,7 +71,7 @@ def raise_alone(exc: BaseException) -> NoReturn:
     try:
         raise exc
     finally:
-        exc.__context__ = context
+        set_context(exc, context)
         del exc, context  # its traceback holds this frame
 
 
@@ -86,7 +88,7 @@ def _choose(exc: BaseException, body: list[BaseException]) -> BaseException:
     own = [each for each in body if not all(map(_is_cancelled, _leaves(each)))]
     if own and not any(id(each) in causes for each in others):
         for each in others:
-            own[0].add_note(f"meanwhile, in the background: {each!r}")
+            add_note(own[0], f"meanwhile, in the background: {repr_of(each)}")
         return own[0]
     return next(iter(others + body + leaves))
 

@@ -23,6 +23,8 @@ from typing import Any, TypeAlias, cast
 
 import trio
 
+from trio_rpc.util.raised import set_context, set_traceback
+
 __all__ = ["catching", "end_context", "keep_all_places", "keep_places", "untangled"]
 
 _Keep: TypeAlias = Callable[[str], bool]
@@ -55,7 +57,7 @@ def keep_places(exc: BaseException, keep: _Keep = _everything) -> None:
             frame = _stand_in(entry.tb_frame.f_code, module)().gi_frame
             assert frame is not None  # noqa: S101 - the generator has not run
             places = TracebackType(places, frame, _NO_POSITION, entry.tb_lineno)
-    exc.__traceback__ = places
+    set_traceback(exc, places)
 
 
 def keep_all_places(exc: BaseException, keep: _Keep = _everything) -> None:
@@ -82,7 +84,7 @@ def end_context(exc: BaseException, outer: BaseException | None) -> None:
     while inner is not None and inner.__context__ is not outer:
         inner = inner.__context__
     if inner is not None:
-        inner.__context__ = None
+        set_context(inner, None)
 
 
 class catching:  # noqa: N801 - it is used as a function
@@ -110,7 +112,7 @@ class catching:  # noqa: N801 - it is used as a function
             goes_on = not self._scope.__exit__(kind, exc, traceback)
         finally:
             if exc is not None and not goes_on:
-                exc.__traceback__ = None
+                set_traceback(exc, None)
             del exc, traceback
         return not goes_on
 

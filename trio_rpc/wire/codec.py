@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from trio_rpc.errors import DecodeError, EncodeError, RpcError
+from trio_rpc.util.raised import repr_of, text_of
 from trio_rpc.wire.extensions import (
     FROZENSET,
     LEAF_DECODERS,
@@ -159,7 +160,7 @@ class Codec:
         except RecursionError:
             raise EncodeError("nested too deeply, or contains itself") from None
         except Exception as error:
-            raise EncodeError(f"cannot be sent: {str(error) or repr(error):.200}") from error
+            raise EncodeError(f"cannot be sent: {text_of(error) or repr_of(error):.200}") from error
 
     def _encode_converted(
         self, fields: list[Any], references: Callable[[Any], Reference | None] | None
@@ -386,7 +387,7 @@ class Codec:
                 raise
             # Users decide which of their values are hashable, so only this call fails.
             self._note_problem(
-                f"a set or map of users' values could not be decoded: {_shown(error)}"
+                f"a set or map of users' values could not be decoded: {repr_of(error):.200}"
             )
             return None
         return made if code == SET else frozenset(made)
@@ -397,20 +398,13 @@ class Codec:
             return registration.decode(value)
         except Exception as error:  # noqa: BLE001 - a user's function; only this call fails
             name = registration.cls.__qualname__
-            self._note_problem(f"a value of type {name} could not be decoded: {_shown(error)}")
+            problem = f"a value of type {name} could not be decoded: {repr_of(error):.200}"
+            self._note_problem(problem)
             return None
 
     def _note_problem(self, problem: str) -> None:
         if self._problem is None:
             self._problem = problem
-
-
-def _shown(error: Exception) -> str:
-    """Describe an exception of a user's function. Its ``repr`` may fail or be long."""
-    try:
-        return f"{error!r:.200}"
-    except Exception:  # noqa: BLE001 - an error's text must not hide the error
-        return type(error).__name__
 
 
 def _make_packer() -> msgpack.Packer:

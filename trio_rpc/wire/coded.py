@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgpack
 
 from trio_rpc.errors import DecodeError, EncodeError, RpcError
+from trio_rpc.util.raised import repr_of
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec, Forms
 from trio_rpc.wire.limits import Limits
@@ -264,7 +265,7 @@ class CodedCodec:
                 return packed
             if isinstance(error, EncodeError):
                 raise
-            text = f"the codec {self._codec.name} raised {error!r:.200}"
+            text = f"the codec {self._codec.name} raised {repr_of(error):.200}"
             raise EncodeError(text) from error
         call = getattr(message, "id", None)
         data: bytes = msgpack.packb([CODED_TYPE, message.TYPE, call, bytes(buffer)])
@@ -322,7 +323,7 @@ class CodedCodec:
         except DecodeError:
             raise
         except Exception as error:
-            text = f"the codec {self._codec.name} cannot read it: {error!r:.200}"
+            text = f"the codec {self._codec.name} cannot read it: {repr_of(error):.200}"
             raise DecodeError(text) from error
         if len(buffer):
             raise DecodeError(f"the codec {self._codec.name} left {len(buffer)} bytes unread")

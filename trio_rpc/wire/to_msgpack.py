@@ -16,6 +16,7 @@ import msgpack
 import msgspec
 
 from trio_rpc.errors import DecodeError, EncodeError
+from trio_rpc.util.raised import repr_of
 from trio_rpc.wire.extensions import (
     FROZENSET,
     LEAF_ENCODERS,
@@ -210,7 +211,8 @@ class Converter:
             encoded = registration.encode(value)
         except Exception as error:
             name = registration.cls.__qualname__
-            raise EncodeError(f"the encode function of {name} raised {error!r:.200}") from error
+            text = f"the encode function of {name} raised {repr_of(error):.200}"
+            raise EncodeError(text) from error
         outside, self._in_key = self._in_key, False
         lowered = self.value(encoded, depth)
         self._in_key = outside

@@ -10,6 +10,7 @@ from . import (
     laws,
     meanings,
     nats,
+    observing,
     one_pass,
     one_to_one,
     pools,
@@ -40,6 +41,7 @@ AREAS = (
     one_to_one,
     registration,
     nats,
+    observing,
 )
 
 FAULTS = tuple(one for area in AREAS for one in area.FAULTS)

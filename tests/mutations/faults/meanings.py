@@ -9,6 +9,36 @@ NEVER_CHECKED = "services/test_never_checked.py"
 
 FAULTS = (
     fault(
+        "a bug in authenticate whose repr() fails ends the server",
+        "session/driver.py",
+        "        except Exception as exc:\n            check_repr(exc)\n            raise\n        else:\n",
+        "        else:\n",
+        "session/test_odd_exceptions.py",
+        hangs=True,
+    ),
+    fault(
+        "a block that is left by an exception without text does not end its call",
+        "util/raised.py",
+        '        return f"<str() of {type(exc).__name__} failed>"\n',
+        "        raise\n",
+        "session/test_odd_exceptions.py",
+        hangs=True,
+    ),
+    fault(
+        "a frozen exception of a block's body is replaced by a FrozenInstanceError",
+        "util/one_exception.py",
+        "        set_context(exc, context)\n",
+        "        exc.__context__ = context\n",
+        "session/test_odd_exceptions.py",
+    ),
+    fault(
+        "a mock of a function is not a callback",
+        "util/coroutines.py",
+        "        return inspect.iscoroutinefunction(function)\n    except TypeError:\n        return False\n",
+        "        return inspect.iscoroutinefunction(function)\n    finally:\n        pass\n",
+        "session/test_odd_exceptions.py",
+    ),
+    fault(
         "an enum that has None as a value may be optional",
         "services/special.py",
         "    if annotation in (None, types.NoneType):\n",
@@ -122,7 +152,7 @@ FAULTS = (
     ),
     fault(
         "a session of a run that is over is reported as in use in another thread",
-        "session/owner.py",
+        "util/owner.py",
         "            if self.is_over:\n",
         "            if False:\n",
         "session/test_owner.py",

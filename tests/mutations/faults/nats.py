@@ -13,6 +13,14 @@ TOPICS = "nats/test_nats_topics.py"
 
 FAULTS = (
     fault(
+        "a topic is published in another thread",
+        "nats/client.py",
+        "    def _check_open(self) -> None:\n        self._owner.check()\n",
+        "    def _check_open(self) -> None:\n",
+        TOPICS,
+        hangs=True,
+    ),
+    fault(
         "a gap is not noticed by a data message",
         "nats/core.py",
         "return _GAP if seq > self._received else _NOTHING",

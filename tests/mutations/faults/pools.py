@@ -65,4 +65,33 @@ FAULTS = (
         INSTANCES,
         hangs=True,
     ),
+    fault(
+        "a call with an async generator in a field of an argument is repeated with the rest of it",
+        "pool/attempts.py",
+        "    return [getattr(value, name, None) for name in names]\n",
+        "    return []\n",
+        CALLS,
+    ),
+    fault(
+        "a block of a pool's session opens in another Trio run",
+        "pool/pool.py",
+        "        self._owner.check()\n        seat = self._balancer.choose_other(attempts.tried)\n",
+        "        seat = self._balancer.choose_other(attempts.tried)\n",
+        CALLS,
+    ),
+    fault(
+        "a note about the attempts replaces a frozen exception",
+        "pool/attempts.py",
+        "            add_note(exc, note)\n",
+        "            exc.add_note(note)\n",
+        CALLS,
+    ),
+    fault(
+        "states of a pool are awaited in another Trio run",
+        "pool/pool_states.py",
+        "        self._owner.check()\n",
+        "",
+        CALLS,
+        hangs=True,
+    ),
 )

@@ -76,8 +76,8 @@ FAULTS = (
     fault(
         "the other end may call before a service has been entered",
         "session/driver.py",
-        "        if copy_of(incoming.context).run(services.begin, incoming.session):\n",
-        "        copy_of(incoming.context).run(services.begin, incoming.session)\n        if False:\n",
+        "        if must_enter:\n",
+        "        if False:\n",
         HELD,
     ),
     fault(

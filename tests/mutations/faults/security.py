@@ -20,8 +20,8 @@ FAULTS = (
     fault(
         "credentials that a refusal shows forge lines of the log",
         "channels/carriers.py",
-        "why = one_line(str(exc))",
-        "why = str(exc)",
+        "why = one_line(text_of(exc))",
+        "why = text_of(exc)",
         "session/test_opening.py",
     ),
     fault(

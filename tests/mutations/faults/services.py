@@ -173,13 +173,6 @@ FAULTS = (
         FAULTS_TEST,
     ),
     fault(
-        "an exception whose str() fails is hidden by that failure",
-        "services/error_maps.py",
-        "    try:\n        return str(exc)\n    except Exception:  # noqa: BLE001 - an error's text must not hide the error\n        return",
-        "    try:\n        return str(exc)\n    except KeyError:  # noqa: BLE001 - an error's text must not hide the error\n        return",
-        FAULTS_TEST,
-    ),
-    fault(
         "a RemoteCancelled of a call that never started has the fate STOPPED",
         "services/error_maps.py",
         "set_fate(exc, Fate.STOPPED if started else Fate.NOT_STARTED)",

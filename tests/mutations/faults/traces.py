@@ -27,7 +27,7 @@ FAULTS = (
     fault(
         "an async function is accepted as a trace",
         "session/options.py",
-        "        if inspect.iscoroutinefunction(self.trace):\n",
+        "        if is_coroutine_function(self.trace):\n",
         "        if False:\n",
         "session/test_trace_details.py",
     ),

@@ -16,6 +16,7 @@ from trio_rpc.channels.forwarding.channel import Forwarding, open_forwarding
 from trio_rpc.channels.forwarding.routes import ChannelHandler, Router
 from trio_rpc.channels.opening import open_channel
 from trio_rpc.channels.resumable.settings import Resume
+from trio_rpc.util.arguments import check_type
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.wire.limits import DEFAULT_LIMITS, DEFAULT_SERVER_LIMITS, Limits, ServerLimits
@@ -59,6 +60,7 @@ async def connect_forwarding(
         ...             print(await session.call("price", "BTC"))
     """
     Router(routes or {})  # a bad pattern raises before anything is opened
+    check_type("limits", limits, Limits, "a trio_rpc.Limits")
     async with (
         open_carrier(
             functools.partial(open_channel, url),
@@ -111,6 +113,8 @@ async def serve_forwarding(
     """
     Router(routes)  # a bad pattern raises before anything is opened
     resumption = resume_settings(resume)
+    check_type("limits", limits, Limits, "a trio_rpc.Limits")
+    check_type("server_limits", server_limits, ServerLimits, "a trio_rpc.ServerLimits")
     async with listening(
         urls,
         ssl_context=ssl_context,

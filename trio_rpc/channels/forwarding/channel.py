@@ -16,6 +16,7 @@ from trio_rpc.channels.forwarding.routes import ChannelHandler, Router
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.per_run import PerRun
+from trio_rpc.util.raised import text_of
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.time_limits import PacketTimer
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
@@ -309,7 +310,7 @@ class Forwarding:
         try:
             await handler(channel, **parameters)
         except Refused as exc:
-            channel.abort(str(exc))
+            channel.abort(text_of(exc))
         except Exception as exc:  # noqa: BLE001 - it is logged
             if (channel.is_over or channel.is_closed) and isinstance(exc, _PEERS_ENDS):
                 text = "the channel %r ended its handler: %r"

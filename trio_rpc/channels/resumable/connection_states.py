@@ -8,6 +8,8 @@ from typing import Protocol
 
 import trio
 
+from trio_rpc.util.owner import Owner
+
 __all__ = ["ConnectionState", "ConnectionStates"]
 
 
@@ -52,6 +54,7 @@ class ConnectionStates:
         self._current = current
         self._wait_changed = wait_changed
         self._seen: ConnectionState | None = None
+        self._owner = Owner("this iteration over states")
 
     def while_answering(self, answers: Answering) -> ConnectionStates:
         """Return an iterator that also reports when the other end does not answer.
@@ -85,6 +88,7 @@ class ConnectionStates:
         return self
 
     async def __anext__(self) -> ConnectionState:
+        self._owner.check()
         await trio.lowlevel.checkpoint()
         while True:
             state = self._current()

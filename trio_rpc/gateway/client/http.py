@@ -26,7 +26,7 @@ from trio_rpc.errors import (
     Unavailable,
 )
 from trio_rpc.gateway.json_messages import from_json, to_json
-from trio_rpc.session.owner import Owner
+from trio_rpc.util.owner import Owner
 from trio_rpc.util.text import one_line
 
 __all__ = ["WebClient"]

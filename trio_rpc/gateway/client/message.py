@@ -28,7 +28,9 @@ from trio_rpc.gateway.json_messages import (
     from_json,
 )
 from trio_rpc.gateway.json_values import UNTYPED
+from trio_rpc.util.arguments import check_ssl_context
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.raised import described
 from trio_rpc.util.reconnect import keep_connected
 from trio_rpc.util.time_limits import SilenceTimer, time_limit
 
@@ -108,6 +110,7 @@ class Message:
         _check_host(host)
         self._place = (host, port)
         self._path = path.rstrip("/")
+        check_ssl_context(ssl_context)
         self._ssl_context = (ssl_context or tls.client_context()) if secure else None
         self._cancel_grace = cancel_grace
         self._headers = request_headers(headers or {}, cookies or {})
@@ -472,7 +475,7 @@ class Message:
                     call.answered(ticket, {"value": UNTYPED.write(result)})
             except Exception as exc:  # it is reported to the handler
                 logger.warning("the callback %r failed", name, exc_info=exc)
-                text = f"{type(exc).__name__}: {exc}"
+                text = described(exc)
                 if ticket is None:
                     call.failed(name, text)
                 else:

@@ -42,6 +42,7 @@ from trio_rpc.gateway.server.websocket_endpoint import WebSocketEndpoint
 from trio_rpc.services.error_maps import Detail, check_detail
 from trio_rpc.session.calls.filters import check_filters
 from trio_rpc.session.session import Filter
+from trio_rpc.util.arguments import check_type
 from trio_rpc.util.one_exception import one_exception
 
 __all__ = ["Gateway"]
@@ -115,6 +116,7 @@ class Gateway:
         check_detail(error_detail)
         if not (authenticate is None or callable(authenticate)):
             raise TypeError(f"authenticate must be an async function or None: {authenticate!r}")
+        check_type("limits", limits, GatewayLimits | None, "a GatewayLimits or None")
         self.limits = limits or GatewayLimits()
         self._checks = RequestChecks(check_origins(allowed_origins) or frozenset(), allowed_hosts)
         self._state = GatewayState(

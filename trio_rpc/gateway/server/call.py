@@ -30,9 +30,10 @@ from trio_rpc.session.handler import (
     run_handler,
 )
 from trio_rpc.session.http_request import HttpRequest
-from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Call, Filter
 from trio_rpc.util.contexts import own_decimal_context
+from trio_rpc.util.owner import Owner
+from trio_rpc.util.raised import text_of
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["CallSettings", "Caller", "GatewayCall", "call_back"]
@@ -217,7 +218,7 @@ class GatewayCall:
         try:
             self._end(client, finish(self.uuid, self._forms.result.write(result)))
         except Exception as exc:  # noqa: BLE001 - a value's own attributes may be code that fails
-            text = f"the result of {self.name} cannot be sent: {exc}"
+            text = f"the result of {self.name} cannot be sent: {text_of(exc)}"
             self._end(client, self._error("internal", text))
             self._settings.bugs.unsendable(exc, self.name, session=client.name, call=self.uuid)
 

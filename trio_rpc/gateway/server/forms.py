@@ -15,6 +15,7 @@ import trio
 from trio_rpc.errors import DecodeError, Fate, InvalidArguments
 from trio_rpc.gateway.json_messages import ENVELOPE, RESERVED
 from trio_rpc.gateway.json_values import Form, JsonRead, lower, read_json
+from trio_rpc.gateway.server.unfit import why_unfit
 from trio_rpc.services.aliases import UNIONS, bare, stands_for
 from trio_rpc.services.conversion import adapt, is_function
 from trio_rpc.services.costs import MOST, TooCostly
@@ -235,9 +236,13 @@ def _check_parameters(method: BoundMethod) -> None:
     for parameter in inspect.signature(method.function).parameters.values():
         if parameter.name == TASK_STATUS:
             continue
-        why = _why_never_given(parameter, method.signature.annotation(parameter.name))
+        annotation = method.signature.annotation(parameter.name)
+        why = _why_never_given(parameter, annotation) or why_unfit(annotation)
         if why is not None:
             raise TypeError(f"{method.name}, in a gateway: {parameter.name!r} {why}")
+    why = why_unfit(method.signature.annotation("return"))
+    if why is not None:
+        raise TypeError(f"{method.name}, in a gateway: its result {why}")
 
 
 def _why_never_given(parameter: Parameter, annotation: Any) -> str | None:

@@ -22,8 +22,9 @@ from trio_rpc.gateway.server.results import Results
 from trio_rpc.services.error_maps import Detail
 from trio_rpc.services.tables import BoundMethod, build_table, missing
 from trio_rpc.session.http_request import HttpRequest
-from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Filter
+from trio_rpc.util.owner import Owner
+from trio_rpc.util.raised import text_of
 
 __all__ = ["HOW_TO_RUN", "AuthenticateRequest", "GatewayState"]
 
@@ -174,7 +175,7 @@ class GatewayState:
         try:
             identity = await self._authenticate(request)
         except Refused as exc:
-            raise Refusal(401, str(exc)) from None
+            raise Refusal(401, text_of(exc)) from None
         except Exception as exc:  # noqa: BLE001 - it is a bug of the application
             text = "authenticate failed, so a request was refused"
             self.settings.complaints.log(logging.ERROR, text, exc_info=exc)

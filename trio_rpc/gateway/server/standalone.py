@@ -31,6 +31,7 @@ from trio_rpc.channels.listeners import bound_to, listen_tcp
 from trio_rpc.gateway.server.app import Gateway
 from trio_rpc.gateway.server.hypercorn import QuietLog, without_deflate
 from trio_rpc.gateway.server.serving_mistakes import check_trio
+from trio_rpc.util.arguments import check_ssl_context
 from trio_rpc.util.one_exception import one_exception
 
 __all__ = ["open_http_server", "serve", "without_deflate"]
@@ -80,6 +81,7 @@ async def open_http_server(
     if not urls:
         raise ValueError("a server needs a URL to listen at, such as http://127.0.0.1:8000")
     places = [_parse(url) for url in urls]
+    check_ssl_context(ssl_context)
     if any(scheme == SECURE for scheme, _, _ in places) and ssl_context is None:
         raise ValueError("https:// requires an ssl_context")
     server = _Server(app)

@@ -12,7 +12,6 @@ item from it sends a Request back that asks for items.
 from __future__ import annotations
 
 import functools
-import inspect
 import types
 from collections.abc import AsyncIterable, Callable, Coroutine
 from typing import Any, NamedTuple, TypeAlias
@@ -28,6 +27,7 @@ from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import Signature, checked
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.incoming_call import IncomingCall
+from trio_rpc.util.coroutines import is_coroutine_function
 from trio_rpc.wire.messages import Reference
 from trio_rpc.wire.to_msgpack import has_data
 
@@ -199,7 +199,7 @@ def _as_method(
         name=f"callback {number} of {method}",
         kind=Kind.METHOD,
         function=function,
-        is_async=inspect.iscoroutinefunction(function),
+        is_async=is_coroutine_function(function),
         signature=_signature_of(function, given),
         raises=raises,
         drops_result=given.result in (None, types.NoneType),

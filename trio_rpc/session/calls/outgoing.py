@@ -50,7 +50,7 @@ from trio_rpc.session.calls.outgoing_call import (
 from trio_rpc.session.io.receiver import Receiver
 from trio_rpc.session.io.writer import Writer
 from trio_rpc.session.lifecycle import Lifecycle
-from trio_rpc.session.owner import Owner
+from trio_rpc.util.owner import Owner
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.limits import Limits

@@ -19,6 +19,7 @@ from trio_rpc.services.converters import Convert
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
+from trio_rpc.util.raised import described, repr_of
 from trio_rpc.wire import messages as m
 
 __all__ = [
@@ -229,13 +230,14 @@ def describe_exception(exc: BaseException) -> str:
     """Describe for the other end why a block is left early."""
     if isinstance(exc, trio.Cancelled):
         return _describe(exc) or "cancelled"
-    return f"{type(exc).__name__}: {exc}"
+    return described(exc)
 
 
 def _describe(exc: trio.Cancelled) -> str | None:
     if exc.reason is not None:
-        # An abort function must not raise, even if str() of the given reason fails.
-        return str(exc.reason)[:1000].encode(errors="backslashreplace").decode()
+        # An abort function must not raise, even if the given reason is not a str.
+        reason = exc.reason if isinstance(exc.reason, str) else repr_of(exc.reason)
+        return reason[:1000].encode(errors="backslashreplace").decode()
     return "deadline" if exc.source == "deadline" else None
 
 

@@ -18,6 +18,7 @@ from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import CallView, OutgoingCall, describe_exception
 from trio_rpc.session.streams.items import ItemReceiver, ItemSender
+from trio_rpc.util.raised import add_note, repr_of
 from trio_rpc.wire import messages as m
 
 __all__ = ["DuplexChannel", "fits", "open_duplex", "open_stream", "with_channel"]
@@ -162,7 +163,7 @@ async def _ending(
         await outgoing.close(call, describe_exception(exc))
         error = None if was_over else await _error_of(outgoing, call)
         if error is not None:
-            exc.add_note(f"and {call.method.name} failed as it was closed: {error!r}")
+            add_note(exc, f"and {call.method.name} failed as it was closed: {repr_of(error)}")
         raise
     was_over = call.answer is not None
     await outgoing.close(call, "its block has been left")

@@ -27,6 +27,7 @@ from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import OutgoingCall, describe_exception
 from trio_rpc.util.one_exception import raise_alone
 from trio_rpc.util.places import catching, keep_places
+from trio_rpc.util.raised import add_note, repr_of, text_of
 from trio_rpc.wire import messages as m
 
 __all__ = ["SCOPE", "RemoteScope", "ScopedCaller", "open_scope", "scope_method"]
@@ -227,7 +228,7 @@ async def open_scope(session: ScopedCaller, outgoing: OutgoingCalls) -> AsyncIte
                 keep_places(exc)
                 raise error from exc  # a call in the scope was the first to see its end
             if error is not None:
-                exc.add_note(f"and the remote scope has failed: {error!r}")
+                add_note(exc, f"and the remote scope has failed: {repr_of(error)}")
             raise
         finally:
             del error  # its traceback holds this frame
@@ -246,7 +247,7 @@ async def open_scope(session: ScopedCaller, outgoing: OutgoingCalls) -> AsyncIte
 def _ended_by_the_other_end(answer: object) -> RemoteCancelled:
     text = "the other end has ended the remote scope"
     if isinstance(answer, m.ReplyErr):
-        text += f": {from_error(answer.error, {})}"
+        text += f": {text_of(from_error(answer.error, {}))}"
     return RemoteCancelled(text)
 
 
