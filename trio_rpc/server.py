@@ -33,9 +33,9 @@ from trio_rpc.session.session_events import SessionEvent, SessionEvents
 from trio_rpc.session.session_places import SessionPlaces
 from trio_rpc.session.shared import Shared
 from trio_rpc.session.watch import Watchman
-from trio_rpc.util.arguments import check_type
 from trio_rpc.util.numbers import check_not_negative
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.option_checks import check_type
 from trio_rpc.util.owner import Owner
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.wire.limits import DEFAULT_SERVER_LIMITS, ServerLimits

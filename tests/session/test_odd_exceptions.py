@@ -12,7 +12,6 @@ import trio.testing
 
 import trio_rpc
 from trio_rpc import TypeRegistry, channels
-from trio_rpc.testing import open_session_pair
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.messages import Notification
@@ -89,9 +88,11 @@ async def test_an_odd_exception_of_a_handler_or_callback_arrives_as_itself(exc, 
 
 @pytest.mark.parametrize("exc", ODD[:2], ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize("name", ["ticks", "chat", "scope"])
-async def test_a_block_that_is_left_by_an_exception_without_text_ends_its_call(exc, name):
+async def test_a_block_that_is_left_by_an_exception_without_text_ends_its_call(
+    exc, name, session_pair
+):
     service = Service()
-    async with open_session_pair(service, None) as (_, session):
+    async with session_pair(service, None) as (_, session):
         proxy = session.proxy("", Service)
         block = session.open_scope() if name == "scope" else getattr(proxy, name)()
         caught = None
@@ -107,9 +108,11 @@ async def test_a_block_that_is_left_by_an_exception_without_text_ends_its_call(e
         assert session.statistics().calls_out == 0
 
 
-async def test_a_note_about_an_error_without_text_is_added_also_to_a_frozen_exception():
+async def test_a_note_about_an_error_without_text_is_added_to_the_exception_of_a_block(
+    session_pair,
+):
     service = Service(Wordless("y"))
-    async with open_session_pair(service, None) as (_, session):
+    async with session_pair(service, None) as (_, session):
         notes = None
         try:
             async with session.proxy("", Service).ticks() as ticks:

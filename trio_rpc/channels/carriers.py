@@ -25,7 +25,7 @@ from trio_rpc.channels.resumable.server import ResumableSessions
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.channels.urls import parse_url
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken, SessionClosed
-from trio_rpc.util.arguments import check_type
+from trio_rpc.util.option_checks import check_type
 from trio_rpc.util.raised import text_of
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.text import one_line

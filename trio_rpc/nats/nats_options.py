@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from trio_rpc.nats.channel import Patience
 from trio_rpc.nats.credentials import Credentials
 from trio_rpc.nats.names import check_subject
-from trio_rpc.util.arguments import check_ssl_context, check_type
+from trio_rpc.util.option_checks import check_ssl_context, check_type
 
 __all__ = ["NatsOptions"]
 

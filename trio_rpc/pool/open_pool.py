@@ -25,9 +25,9 @@ from trio_rpc.pool.targets import Targets
 from trio_rpc.session.held_services import held_services
 from trio_rpc.session.opening import make_shared_tables
 from trio_rpc.session.options import SessionOptions, make_options
-from trio_rpc.util.arguments import check_ssl_context, check_type
 from trio_rpc.util.numbers import check_count, check_not_negative
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.option_checks import check_ssl_context, check_type
 from trio_rpc.util.places import catching
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 

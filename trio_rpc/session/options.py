@@ -15,8 +15,8 @@ from trio_rpc.session.calls.filters import check_filters
 from trio_rpc.session.session import Filter, Session
 from trio_rpc.tracing.default import DEFAULT_TRACE
 from trio_rpc.tracing.events import Trace
-from trio_rpc.util.arguments import check_type
 from trio_rpc.util.coroutines import is_coroutine_function
+from trio_rpc.util.option_checks import check_type
 from trio_rpc.wire.coded import UserCodec, check_codec
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.registry import TypeRegistry

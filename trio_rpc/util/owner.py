@@ -1,7 +1,7 @@
 """The Trio run that an object belongs to.
 
-Used in another run, a session, a pool or an iterator over states would wait forever there, and might
-corrupt its own run.
+Used in another run, a session, a pool or an iterator over states would wait forever there, and
+might corrupt its own run.
 """
 
 from __future__ import annotations

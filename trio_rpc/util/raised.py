@@ -2,8 +2,8 @@
 
 An exception is often of a user's class. Its ``str()`` and ``repr()`` may fail, and an attribute of
 a frozen dataclass cannot be assigned, so that ``add_note`` or ``exc.__context__ = ...`` would raise
-an error in place of the user's own. Here no code of the class changes anything, and a text is always
-found.
+an error in place of the user's own. Here no code of the class changes anything, and a text is
+always found.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def described(exc: BaseException) -> str:
 def check_repr(exc: BaseException) -> None:
     """Raise RuntimeError in place of an exception of a user's function whose ``repr()`` fails.
 
-    Trio takes the ``repr()`` of each exception that ends a task. A failure there ends the whole run.
+    Trio takes the ``repr()`` of each exception that ends a task. A failure there ends its run.
     """
     try:
         repr(exc)

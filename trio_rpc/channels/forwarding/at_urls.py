@@ -16,8 +16,8 @@ from trio_rpc.channels.forwarding.channel import Forwarding, open_forwarding
 from trio_rpc.channels.forwarding.routes import ChannelHandler, Router
 from trio_rpc.channels.opening import open_channel
 from trio_rpc.channels.resumable.settings import Resume
-from trio_rpc.util.arguments import check_type
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.option_checks import check_type
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.wire.limits import DEFAULT_LIMITS, DEFAULT_SERVER_LIMITS, Limits, ServerLimits
 

@@ -28,8 +28,8 @@ from trio_rpc.gateway.json_messages import (
     from_json,
 )
 from trio_rpc.gateway.json_values import UNTYPED
-from trio_rpc.util.arguments import check_ssl_context
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.option_checks import check_ssl_context
 from trio_rpc.util.raised import described
 from trio_rpc.util.reconnect import keep_connected
 from trio_rpc.util.time_limits import SilenceTimer, time_limit

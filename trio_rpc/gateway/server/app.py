@@ -42,8 +42,8 @@ from trio_rpc.gateway.server.websocket_endpoint import WebSocketEndpoint
 from trio_rpc.services.error_maps import Detail, check_detail
 from trio_rpc.session.calls.filters import check_filters
 from trio_rpc.session.session import Filter
-from trio_rpc.util.arguments import check_type
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.option_checks import check_type
 
 __all__ = ["Gateway"]
 

@@ -31,8 +31,8 @@ from trio_rpc.channels.listeners import bound_to, listen_tcp
 from trio_rpc.gateway.server.app import Gateway
 from trio_rpc.gateway.server.hypercorn import QuietLog, without_deflate
 from trio_rpc.gateway.server.serving_mistakes import check_trio
-from trio_rpc.util.arguments import check_ssl_context
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.option_checks import check_ssl_context
 
 __all__ = ["open_http_server", "serve", "without_deflate"]
 
