@@ -547,8 +547,9 @@ class Lifecycle:
     def goodbye(self) -> tuple[str, str]:
         """Return code and text of the last Goodbye, for the other end."""
         if isinstance(self.cause, Refused):
-            code = "refused" if self.retry_after is None else "overloaded"
-            return code, text_of(self.cause)
+            if self.retry_after is not None:
+                return "overloaded", text_of(self.cause)
+            return "refused", text_of(self.cause)
         if isinstance(self.cause, RemoteProtocolError):
             return "protocol_error", text_of(self.cause)
         return "done", self._goodbye_text if self.stage.was_open else self._last_text
