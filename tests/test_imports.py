@@ -22,7 +22,7 @@ LAYERS = (
     {"services", "channels", "codecs"},
     {"nats"},
     {"session"},
-    {"client", "server", "process", "thread", "one_to_one", "health"},
+    {"client", "server", "process", "thread", "one_to_one", "health", "introspection"},
     {"pool"},
     {""},  # trio_rpc/__init__.py, which gathers the public names
     {"testing", "otel"},

@@ -31,6 +31,7 @@ SAME_NAMES = {
     "context.py": {"protocol", "session/calls"},
     "errors.py": {"", "channels"},
     "frames.py": {"channels/forwarding", "channels/websocket"},
+    "introspection.py": {"", "services"},
     "limits.py": {"gateway", "wire"},
     "opening.py": {"channels", "session"},
     "process.py": {"", "channels"},

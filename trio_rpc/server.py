@@ -8,7 +8,8 @@ import logging
 import math
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from dataclasses import asdict
 from typing import Final, Unpack
 from weakref import WeakSet
 
@@ -20,11 +21,18 @@ from trio_rpc.channels.clients import Client, Clients
 from trio_rpc.errors import Refused, SessionClosed
 from trio_rpc.nats.any_url import listen_at
 from trio_rpc.nats.nats_options import NatsOptions
+from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.core import Core
 from trio_rpc.session.draining import announce
 from trio_rpc.session.end import check_reason
 from trio_rpc.session.held_services import held_services
-from trio_rpc.session.inspection import ServerStatistics
+from trio_rpc.session.inspection import (
+    Inspected,
+    InspectedSession,
+    ScopeNode,
+    ServerStatistics,
+    cancel_handler,
+)
 from trio_rpc.session.live_services import MakeServices
 from trio_rpc.session.opening import make_session, make_shared_tables, run_in_this_task
 from trio_rpc.session.options import Options, SessionOptions, check_options, make_options
@@ -165,6 +173,23 @@ class Server:
             calls_too_late=self._shared.load.late,
             bytes_unsent=self._shared.unsent.size,
         )
+
+    def inspect(self) -> Inspected:
+        """Return the figures, and the sessions with their calls, for an Introspection.
+
+        :meta private:
+        """
+        return Inspected(asdict(self.statistics()), self._inspected())
+
+    def _inspected(self) -> Iterator[InspectedSession]:
+        for session, core in tuple(self._cores.items()):
+            if not core.lifecycle.is_over:  # it may have ended since the iteration began
+                yield InspectedSession(
+                    session,
+                    session.name,
+                    functools.partial(_tree_without_this_call, session),
+                    functools.partial(cancel_handler, core.incoming),
+                )
 
     def session_events(self) -> AsyncIterator[SessionEvent]:
         """Iterate over the sessions: those that are open, then each that opens or is over.
@@ -409,6 +434,12 @@ async def serve(
     ) as server:
         task_status.started(server.urls)
         await trio.sleep_forever()
+
+
+def _tree_without_this_call(session: Session) -> list[ScopeNode]:
+    own = handled_call.get()
+    number = None if own is None or own.session is not session else own.id
+    return [node for node in session.tree() if node.direction == "out" or node.id != number]
 
 
 def _check_age(max_session_age: object) -> None:

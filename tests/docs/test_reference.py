@@ -22,6 +22,7 @@ import trio_rpc.channels
 import trio_rpc.codecs
 import trio_rpc.gateway
 import trio_rpc.health
+import trio_rpc.introspection
 import trio_rpc.nats
 import trio_rpc.otel
 import trio_rpc.testing
@@ -33,6 +34,7 @@ PACKAGES = (
     trio_rpc.codecs,
     trio_rpc.gateway,
     trio_rpc.health,
+    trio_rpc.introspection,
     trio_rpc.otel,
     trio_rpc.nats,
     trio_rpc.testing,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import cyclopts
-import trio
 from cyclopts import Parameter
 
 from trio_rpc.cli import behind_nats, benching, calling, describing, serving
@@ -25,10 +23,13 @@ from trio_rpc.cli.exits import CommandError, Exit, Usage
 from trio_rpc.cli.listening import ServeOptions
 from trio_rpc.cli.listing import instances as list_instances
 from trio_rpc.cli.output import Output, complain
+from trio_rpc.cli.parameters import DEFAULT_CONNECTION, Json, Metadata, Switch
+from trio_rpc.cli.running import trio_run
 from trio_rpc.cli.statistics import Latencies
 from trio_rpc.cli.streams import complaining, writing
 from trio_rpc.cli.target import load_services
 from trio_rpc.cli.terminal import safe
+from trio_rpc.cli.top import top
 from trio_rpc.nats.addresses import is_nats
 
 __all__ = ["app", "run"]
@@ -41,12 +42,6 @@ app = cyclopts.App(
 )
 
 app.register_install_completion_command()
-
-Switch: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
-Json: TypeAlias = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
-Metadata: TypeAlias = Annotated[list[str] | None, Parameter(name="--metadata", negative="")]
-
-DEFAULT_CONNECTION = Connection()
 
 DEFAULT_DURATION = 5.0
 """Seconds of ``bench`` if neither its duration nor the number of calls is given."""
@@ -109,25 +104,6 @@ def commands_taking_url() -> set[str]:
     }
 
 
-def _trio_run(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Any:
-    """Run an async function; raise the part of an exception group that ends a command."""
-    try:
-        return trio.run(functools.partial(function, *args, **kwargs))
-    except BaseExceptionGroup as group:
-        for kind in (KeyboardInterrupt, SystemExit, CommandError):
-            found = _first(group, kind)
-            if found is not None:
-                raise found from group
-        raise
-
-
-def _first(group: BaseExceptionGroup[Any], kind: type[BaseException]) -> BaseException | None:
-    found: BaseException | None = group.subgroup(kind)
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
-
-
 @app.command(help_epilogue=epilogue("demo"))
 def demo(*, quick: Switch = False, json: Json = False) -> int:
     """Watch two processes call each other, report progress and cancel one another.
@@ -136,7 +112,7 @@ def demo(*, quick: Switch = False, json: Json = False) -> int:
         quick: Take about two seconds.
         json: Print one JSON object at the end, for scripts.
     """
-    result: int = _trio_run(run_demo, Output(as_json=json), quick=quick)
+    result: int = trio_run(run_demo, Output(as_json=json), quick=quick)
     return result
 
 
@@ -156,6 +132,8 @@ def serve(
     resume: Switch = False,
     require_credentials_file: Path | None = None,
     until_stdin_closes: Switch = False,
+    introspection: Switch = False,
+    allow_cancel: Switch = False,
     trace: Switch = False,
     verbose: Switch = False,
     json: Json = False,
@@ -185,6 +163,9 @@ def serve(
             has a JSON value a line. What is on a line is what a client gives as its credentials.
         until_stdin_closes: Stop gracefully when standard input ends, for a parent process that
             holds its other end.
+        introspection: Offer the service introspection, which shows all sessions and calls to each
+            client, for trio-rpc top.
+        allow_cancel: Allow clients to cancel each other's calls by the service introspection.
         trace: Print each step of the sessions' calls on standard error. Calls of browsers have no
             trace.
         verbose: Also log connections that did not become sessions.
@@ -204,10 +185,12 @@ def serve(
         resume=resume,
         credentials_file=require_credentials_file,
         until_stdin_closes=until_stdin_closes,
+        introspection=introspection,
+        allow_cancel=allow_cancel,
         trace=trace,
     )
     with serving.logging_to_stderr(verbose=verbose):
-        result: int = _trio_run(
+        result: int = trio_run(
             serving.serve, load_services(services), options, Output(as_json=json)
         )
     return result
@@ -251,7 +234,7 @@ def call(
         raise Usage("--timeout must be more than 0 seconds")
     target = _target(url, connection, metadata, trace=trace)
     output = Output(as_json=json)
-    _trio_run(
+    trio_run(
         calling.call,
         target,
         method,
@@ -296,7 +279,7 @@ def stream(
         raise Usage("--timeout and --count must be more than 0")
     target = _target(url, connection, metadata, trace=trace)
     output = Output(as_json=json)
-    _trio_run(calling.stream, target, method, arguments, output, count=count, patience=timeout)
+    trio_run(calling.stream, target, method, arguments, output, count=count, patience=timeout)
 
 
 @app.command(help_epilogue=epilogue("notify"))
@@ -326,7 +309,7 @@ def notify(
         json: Print an error as one JSON object on standard error.
     """
     del json  # only ``run`` looks at it
-    _trio_run(calling.notify, _target(url, connection, metadata, trace=trace), method, arguments)
+    trio_run(calling.notify, _target(url, connection, metadata, trace=trace), method, arguments)
 
 
 @app.command(help_epilogue=epilogue("describe"))
@@ -343,7 +326,7 @@ def describe(
         json: Print one JSON list, for scripts.
     """
     target = Target(url=url, connection=connection)
-    _trio_run(calling.describe, target, Output(as_json=json))
+    trio_run(calling.describe, target, Output(as_json=json))
 
 
 @app.command(help_epilogue=epilogue("health"))
@@ -376,7 +359,7 @@ def health(
         raise Usage("--timeout must be a number of seconds, more than 0")
     target = Target(url=url, connection=connection)
     output = Output(as_json=json)
-    _trio_run(check_health, target, output, service=service, named=named, patience=timeout)
+    trio_run(check_health, target, output, service=service, named=named, patience=timeout)
 
 
 @app.command(help_epilogue=epilogue("typescript"))
@@ -439,7 +422,7 @@ def ping(
     target = Target(url=url, connection=connection)
     output, latencies = Output(as_json=json), Latencies()
     try:
-        _trio_run(calling.ping, target, output, latencies, count=count, interval=interval)
+        trio_run(calling.ping, target, output, latencies, count=count, interval=interval)
     except KeyboardInterrupt:
         calling.sum_up(target, output, latencies)
         raise
@@ -491,13 +474,16 @@ def bench(
     )
     output = Output(as_json=json)
     try:
-        _trio_run(run.run, output)
+        trio_run(run.run, output)
     except KeyboardInterrupt:
         run.sum_up(output)
         raise
     run.sum_up(output)
     if plot is not None:
         run.plot(plot)
+
+
+app.command(help_epilogue=epilogue("top"))(top)
 
 
 @app.command(help_epilogue=epilogue("instances"))
@@ -525,10 +511,10 @@ def instances(
     if is_nats(url):
         if watch or connection.also:
             raise Usage("with nats://, neither --watch nor --also can be used")
-        _trio_run(behind_nats.instances, url, Output(as_json=json), wait=wait)
+        trio_run(behind_nats.instances, url, Output(as_json=json), wait=wait)
         return
     target = Target(url=url, connection=connection)
-    _trio_run(list_instances, target, Output(as_json=json), watch=watch)
+    trio_run(list_instances, target, Output(as_json=json), watch=watch)
 
 
 def _target(

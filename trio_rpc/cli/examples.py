@@ -96,6 +96,10 @@ EXAMPLES = {
             "trio-rpc bench unix:///run/app.sock health.check -n 10000 --json",
         ),
     ),
+    "top": (
+        ("calls in flight, every two seconds", "trio-rpc top tcp://127.0.0.1:5000 --every 2"),
+        ("cancel one of them", "trio-rpc top tcp://127.0.0.1:5000 --cancel 3-in-17"),
+    ),
 }
 """The examples of each command: a description, and the line to type."""
 

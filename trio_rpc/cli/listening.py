@@ -13,8 +13,10 @@ import trio
 
 from trio_rpc.cli.credentials_file import check_against
 from trio_rpc.cli.exits import Unreachable, Usage
+from trio_rpc.cli.target import with_service
 from trio_rpc.cli.terminal import safe
 from trio_rpc.errors import Refused
+from trio_rpc.introspection import Introspection
 from trio_rpc.server import Server, open_server
 from trio_rpc.services.tables import is_per_session
 from trio_rpc.tracing import print_trace
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from trio_rpc.gateway import Gateway
 
 __all__ = ["Listening", "ServeOptions", "listening"]
+
+INTROSPECTION = "introspection"
+"""The name of the service that shows the calls, as :func:`trio_rpc.cli.top.top` expects it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,8 @@ class ServeOptions:
     resume: bool = False
     credentials_file: Path | None = None
     until_stdin_closes: bool = False
+    introspection: bool = False
+    allow_cancel: bool = False
     trace: bool = False
 
 
@@ -92,6 +99,11 @@ async def listening(services: object, options: ServeOptions) -> AsyncIterator[Li
             raise Usage(f"{option} requires an http:// or https:// URL to listen at")
     if web and options.credentials_file is not None:
         raise Usage("--require-credentials-file is for sessions, not for http:// and https:// URLs")
+    if options.allow_cancel and not options.introspection:
+        raise Usage("--allow-cancel also requires --introspection")
+    introspection = Introspection(may_cancel=options.allow_cancel)
+    if options.introspection:
+        services = with_service(services, INTROSPECTION, introspection)
     opened = Listening()
     async with AsyncExitStack() as stack:
         try:
@@ -100,9 +112,11 @@ async def listening(services: object, options: ServeOptions) -> AsyncIterator[Li
                     _server(services, others, options, context)
                 )
                 opened.urls += opened.server.urls
+                introspection.add(opened.server)
             if web:
                 opened.gateway, server = _gateway(services, web, options, context)
                 opened.urls += await stack.enter_async_context(server)
+                introspection.add(opened.gateway)
         except (OSError, Refused) as exc:  # first: some are also ValueErrors
             raise Unreachable(safe(exc)) from exc
         except (ValueError, TypeError) as exc:

@@ -6,16 +6,25 @@ import importlib
 import operator
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trio_rpc.cli.exits import Usage
 from trio_rpc.cli.terminal import safe
 from trio_rpc.services.fallbacks import has_fallback
-from trio_rpc.services.interfaces import marked_methods
+from trio_rpc.services.interfaces import Identifier, marked_methods
 from trio_rpc.services.introspection import with_introspection
-from trio_rpc.services.tables import build_table, check_maker, is_per_session
+from trio_rpc.services.registration import name_of
+from trio_rpc.services.tables import (
+    build_table,
+    check_maker,
+    is_per_session,
+    named_services,
+    resolve,
+)
 
-__all__ = ["load_services"]
+__all__ = ["load_services", "with_service"]
 
 
 def load_services(target: str) -> object:
@@ -44,6 +53,32 @@ def load_services(target: str) -> object:
         raise Usage(f"module {module_name} has no {safe(path, 100)}") from exc
     _check(target, services)
     return services
+
+
+def with_service(services: object, name: str, service: object) -> object:
+    """Return services and another one. Raises Usage if there is one of that name.
+
+    Args:
+        services: as :func:`load_services` returns them.
+        name: the name of the other one.
+        service: the other one.
+    """
+    if is_per_session(services):
+        return lambda session: _joined(resolve(services, session), name, service)
+    try:
+        return _joined(services, name, service)
+    except ValueError as exc:
+        raise Usage(str(exc)) from exc
+
+
+def _joined(services: object, name: str, service: object) -> Mapping[Any, object]:
+    named = {
+        key if interface is None else Identifier(key, interface): one
+        for key, one, interface in named_services(services)
+    }
+    if name in {name_of(key) for key in named}:
+        raise ValueError(f"there is already a service {name!r}: give yours another name")
+    return {**named, name: service}
 
 
 def _check(target: str, services: object) -> None:

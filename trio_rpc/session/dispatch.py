@@ -518,7 +518,7 @@ class IncomingCalls:
             return CALLED_TOO_LATE
         if call.parent_call is not None and call.parent_call.answer is not None:
             return "the call that this callback belongs to has ended"
-        return "this session is ending"
+        return (not self._lifecycle.is_over and call.cancelled) or "this session is ending"
 
     def _end_notification(self) -> None:
         self.notifications_running -= 1

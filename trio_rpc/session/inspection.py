@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -21,10 +22,14 @@ from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.streams.scopes import SCOPE
 
 __all__ = [
+    "Direction",
+    "Inspected",
+    "InspectedSession",
     "RunningHandlers",
     "ScopeNode",
     "ServerStatistics",
     "SessionStatistics",
+    "cancel_handler",
     "connection_states",
     "scope_tree",
     "take_statistics",
@@ -139,6 +144,44 @@ class ScopeNode:
     """Direction and id of the call that this one is made in, if that is on this session."""
     kind: str = "call"
     """"call", "notification", "stream", "duplex" or "scope"."""
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedSession:
+    """One session of a server, or one client of a gateway, as an Introspection sees it.
+
+    Attributes:
+        session: the session itself, which tells it from all others.
+        name: the name of the other end.
+        tree: returns the calls in flight, except the one that this task handles.
+        cancel: cancels the handler with this id for this reason; returns whether there is one.
+    """
+
+    session: object
+    name: str
+    tree: Callable[[], list[ScopeNode]]
+    cancel: Callable[[int, str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """The figures of a server or a gateway, and its sessions.
+
+    Attributes:
+        figures: named as in :class:`ServerStatistics`.
+        sessions: the sessions.
+    """
+
+    figures: Mapping[str, int]
+    sessions: Iterator[InspectedSession]
+
+
+def cancel_handler(incoming: RunningHandlers, number: int, reason: str) -> bool:
+    """Cancel the handler of an incoming call; return whether there is one."""
+    call = incoming.running.get(number)
+    if call is not None:
+        call.cancel(reason)
+    return call is not None
 
 
 def scope_tree(outgoing: OutgoingCalls, incoming: RunningHandlers) -> list[ScopeNode]:

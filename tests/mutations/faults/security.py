@@ -251,4 +251,32 @@ FAULTS = (
         "",
         "gateway/test_gateway_handlers.py",
     ),
+    fault(
+        "an introspection service cancels calls although its owner has not allowed it",
+        "introspection.py",
+        "        if not self._may_cancel:\n",
+        "        if False:\n",
+        "introspection/test_introspection_service.py",
+    ),
+    fault(
+        "the introspection service passes on names as the other end has chosen them",
+        "introspection.py",
+        "        method=one_line(node.method, 200),\n",
+        "        method=node.method,\n",
+        "introspection/test_introspection_service.py",
+    ),
+    fault(
+        "a snapshot has as many calls as there are",
+        "introspection.py",
+        '            calls=heapq.nlargest(most, calls, operator.attrgetter("age")),\n',
+        "            calls=calls,\n",
+        "introspection/test_introspection_service.py",
+    ),
+    fault(
+        "a command shows text of the other end without escaping it",
+        "cli/top.py",
+        "Text(safe(cell, MOST_SHOWN))",
+        "Text(str(cell))",
+        "cli/test_top.py",
+    ),
 )

@@ -29,6 +29,7 @@ from trio_rpc.gateway.server.asyncio_host import (
 from trio_rpc.gateway.server.checks import TRACE_HEADERS, Refusal, RequestChecks
 from trio_rpc.gateway.server.gateway_state import HOW_TO_RUN, AuthenticateRequest, GatewayState
 from trio_rpc.gateway.server.http_endpoints import HttpEndpoints
+from trio_rpc.gateway.server.inspecting import inspect
 from trio_rpc.gateway.server.responses import (
     SESSION_JS,
     answer_http_error,
@@ -41,6 +42,7 @@ from trio_rpc.gateway.server.websocket import WITHOUT_DEFLATE
 from trio_rpc.gateway.server.websocket_endpoint import WebSocketEndpoint
 from trio_rpc.services.error_maps import Detail, check_detail
 from trio_rpc.session.calls.filters import check_filters
+from trio_rpc.session.inspection import Inspected
 from trio_rpc.session.session import Filter
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.option_checks import check_type
@@ -253,6 +255,13 @@ class Gateway:
         :meta private:
         """
         self._checks.welcome_hosts(names)
+
+    def inspect(self) -> Inspected:
+        """Return the figures, and the clients with their calls, for an Introspection.
+
+        :meta private:
+        """
+        return inspect(self._state)
 
     @property
     def clients(self) -> int:

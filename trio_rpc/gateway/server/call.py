@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -44,6 +45,8 @@ current_work: ContextVar[tuple[GatewayCall, IncomingCall] | None] = ContextVar(
     "trio_rpc.gateway.current_work", default=None
 )
 """The latest gateway call that was begun in this context, and its IncomingCall."""
+
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,9 @@ class GatewayCall:
         InvalidArguments: ``data`` does not fit the method's signature.
 
     Attributes:
-        uuid: the request_uuid by which the client knows this call.
+        uuid: the request_uuid by which the client knows this call. Others must not learn it.
+        number: tells it from other calls of this program.
+        started: when it was made.
         outcome: the text of the message that has ended the call; None until then.
         ended: set when the call has ended.
         ahead: the number of callbacks that the client has not yet handled.
@@ -141,6 +146,8 @@ class GatewayCall:
         request: HttpRequest | None = None,
     ) -> None:
         self.uuid = str(uuid.uuid4())
+        self.number = next(_numbers)
+        self.started = trio.current_time()
         self.outcome: bytes | None = None
         self.ended = trio.Event()
         self.ahead = 0
@@ -153,6 +160,7 @@ class GatewayCall:
         self._on_end = on_end
         self._request = request
         self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
+        self._why_cancelled = "cancelled by the client"
         self._client: Caller | None = None
         self._skipped: set[str] = set()
         self._failed: set[str] = set()
@@ -247,7 +255,7 @@ class GatewayCall:
             )
         if has_expired(call):
             return self._error("deadline", "the deadline has passed")
-        return self._error("cancelled", "cancelled by the client")
+        return self._error("cancelled", self._why_cancelled)
 
     def _error(self, code: str, text: str) -> dict[str, Any]:
         text = text.encode(errors="backslashreplace").decode()  # its text may be anything
@@ -256,6 +264,22 @@ class GatewayCall:
     def cancel(self, reason: str) -> None:
         """Cancel the handler. The message that ends the call is sent as usual."""
         self._scope.cancel(reason=reason)
+
+    def cancel_here(self, reason: str) -> None:
+        """Cancel the handler, although its client wants it; the client gets the reason."""
+        if not self._scope.cancel_called:
+            self._why_cancelled = reason
+            self.cancel(reason)
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether the handler is cancelled, and has not ended."""
+        return self._scope.cancel_called
+
+    @property
+    def address(self) -> str | None:
+        """The address that its request came from, if the web server knows it."""
+        return None if self._request is None else self._request.address
 
     # ── its callbacks ────────────────────────────────────────────────────────────────────────
 
