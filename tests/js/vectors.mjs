@@ -138,8 +138,10 @@ class Pipe {
   }
 }
 
-/** Waits until nothing happens any more: timers of 0 ms included. */
-const quiet = () => new Promise((resolve) => setTimeout(resolve, 5));
+/** Waits until nothing happens any more: timers of 0 ms, and turns of the event loop, included. */
+async function quiet() {
+  for (const ms of [5, 0, 0]) await new Promise((resolve) => setTimeout(resolve, ms));
+}
 
 async function exchange({ name, state, send, replies, outcome }) {
   const [ours, theirs] = [new Pipe(), new Pipe()];

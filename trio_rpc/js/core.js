@@ -3,7 +3,8 @@
  *
  *     opening --(both have sent Welcome)--> open --(a Goodbye)--> leaving --> ending --> over
  *
- * 1. The reader takes packets all the time, and never waits for the application (law 11).
+ * 1. The reader takes packets all the time, and never waits for the application (law 11). After each slice of
+ *    time it lets the page have a turn.
  * 2. The writer alone sends. What is queued in one turn of the event loop leaves in one packet.
  * 3. At the end, calls fail, handlers are stopped and awaited for `SHUTDOWN` ms, the last messages are
  *    written, and the channel is closed. `closed` resolves after that (law 6).
@@ -19,6 +20,7 @@ import { Notifications } from "./notifications.js";
 import { Caller } from "./outgoing.js";
 import { DEFAULT_LIMITS, ENDED, LEAVING, OPEN, Protocol } from "./protocol.js";
 import { Timer, within } from "./timer.js";
+import { turnIfLate } from "./turns.js";
 import { readTypes } from "./types.js";
 
 /** Milliseconds that handlers, and then the last packets, get when a session ends. */
@@ -52,7 +54,7 @@ export class Core {
     this.cancelGraceMs = options.cancelGraceMs ?? 30_000;
     this.protocol = new Protocol(limits, readTypes(options.types));
     this.facade = new Session(this);
-    channel.onstate = (state) => this.setState(state);
+    channel.onstate = (state) => this.#setState(state);
     const { services = {} } = options;
     this.calls = new IncomingCalls(this, typeof services === "function" ? services(this.facade) : services);
     this.notifications = new Notifications(this);
@@ -65,6 +67,10 @@ export class Core {
       renew: () => this.#channel.renew?.() ?? false,
       lost: () => this.#end(new SessionBroken("the other end is silent")),
     });
+  }
+
+  get isOver() {
+    return this.#ending !== null;
   }
 
   /** Opens the session: resolves when both ends may call. */
@@ -99,39 +105,36 @@ export class Core {
 
   async #read() {
     try {
-      for (;;) {
-        const packet = await this.#channel.receive();
-        if (packet === null) break;
+      for (let packet; (packet = await this.#channel.receive()) !== null; ) {
         this.keepalive.heard();
-        if (this.#ending !== null) continue;
-        this.protocol.receive(packet, this);
-        if (this.protocol.hasData) this.wake(); // a Pong, for instance
+        if (!this.isOver) await this.#accept(packet); // what arrives later is dropped
       }
       const isOrderly = this.protocol.theirs === LEAVING || this.protocol.theirs === ENDED;
       const text = isOrderly ? "the other end has closed the session" : "the connection ended without a Goodbye";
       this.#end(new SessionBroken(text, { orderly: isOrderly }));
     } catch (error) {
-      const isFault = error instanceof RemoteProtocolError || error instanceof Refused;
-      if (isFault) this.#end(error);
-      else this.#end(new SessionBroken(`the session is lost: ${error.message}`, { cause: error }));
-      if (isFault) this.#drain();
+      this.#end(new SessionBroken(`the session is lost: ${error.message}`, { cause: error }));
     } finally {
       this.#written?.resolve();
-      this.hasEnded = true;
     }
   }
 
-  /** Drops what still arrives, until the other end has closed. */
-  async #drain() {
+  async #accept(packet) {
     try {
-      while ((await this.#channel.receive()) !== null);
-    } catch {
-      // It has ended.
+      for (const _ of this.protocol.receive(packet, this)) {
+        const turn = turnIfLate();
+        if (turn) await turn;
+        if (this.isOver) break;
+      }
+      if (this.protocol.hasData) this.wake(); // a Pong, for instance
+    } catch (error) {
+      if (!(error instanceof RemoteProtocolError || error instanceof Refused)) throw error;
+      this.#end(error);
     }
   }
 
   /** Tells the listeners of the session that the state of its connection has changed. */
-  setState(state) {
+  #setState(state) {
     if (state === this.state || !this.#isOpened) return;
     this.state = state;
     this.events.dispatchEvent(new CustomEvent("state", { detail: state }));
@@ -161,7 +164,7 @@ export class Core {
   #checkOpen() {
     if (this.#isOpened || !this.protocol.isOpen) return;
     this.#isOpened = true;
-    this.setState("connected");
+    this.#setState("connected");
     this.#opened.resolve();
   }
 
@@ -375,7 +378,7 @@ export class Core {
   }
 
   async #finish(error) {
-    this.setState(error instanceof SessionClosed ? "closed" : "lost");
+    this.#setState(error instanceof SessionClosed ? "closed" : "lost");
     this.#channel.onstate = () => {};
     this.keepalive.stop();
     this.#options.signal?.removeEventListener("abort", this);
@@ -409,11 +412,8 @@ export class Core {
   }
 }
 
-/** A random part of the session's id, for the logs of both ends. */
-function sessionPart() {
-  const bytes = crypto.getRandomValues(new Uint8Array(6));
-  return Array.from(bytes, (byte) => byte.toString(36).padStart(2, "0")).join("");
-}
+/** A random part of the session's id, for the logs of both ends. It is no secret. */
+const sessionPart = () => Math.random().toString(36).padEnd(12, "0").slice(2, 12);
 
 /** A session with another program. `await using` closes it. */
 export class Session extends Caller {

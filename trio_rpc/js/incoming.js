@@ -387,7 +387,8 @@ export class IncomingCalls {
 
   #mapOf(call, error) {
     if (!call.isStop(error)) return toMap(error);
-    const message = call.stopCode === "deadline" ? "the deadline has passed" : "cancelled by the caller";
+    const message = call.stopCode === "deadline" ? "the deadline has passed"
+      : this.#session.isOver ? "this session is ending" : "cancelled by the caller";
     return { code: call.stopCode, message, started: true };
   }
 

@@ -1,5 +1,7 @@
 /** Items of streams: the side that takes them, and the side that makes them. */
 
+import { turnIfLate } from "./turns.js";
+
 /** The method that `await using` calls; it is not in every browser yet. */
 export const DISPOSE = Symbol.asyncDispose ?? Symbol.for("Symbol.asyncDispose");
 
@@ -63,7 +65,12 @@ export class ItemStream {
   async next() {
     this.begin();
     for (;;) {
-      if (this.#next < this.#queue.length) return { done: false, value: this.#take() };
+      if (this.#next < this.#queue.length) {
+        const turn = turnIfLate();
+        if (!turn) return { done: false, value: this.#take() };
+        await turn;
+        continue;
+      }
       if (this.#isOver) return this.#end();
       await new Promise((resolve) => {
         const before = this.#wake;

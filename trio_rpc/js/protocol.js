@@ -87,6 +87,26 @@ export class Protocol {
   /** Calls that this end serves, until their terminal message has left: id to a record. */
   incoming = new Map();
 
+  /** What to do with each type of message. */
+  #actions = {
+    [m.REQUEST]: this.#acceptRequest,
+    [m.NOTIFICATION]: this.#acceptNotification,
+    [m.REPLY]: this.#acceptTerminal,
+    [m.REPLY_ERR]: this.#acceptTerminal,
+    [m.CANCEL]: (message, on) => on.cancel(message),
+    [m.HELLO]: this.#acceptHello,
+    [m.WELCOME]: (_, on) => on.welcome(),
+    [m.GOODBYE]: (message, on) => on.goodbye(message),
+    [m.PING]: this.#acceptPing,
+    [m.PONG]: this.#acceptPong,
+    [m.CREDIT]: this.#acceptCredit,
+    [m.PIECE]: this.#acceptPiece,
+    [m.LAST_PIECE]: this.#acceptPiece,
+    [m.ITEM]: this.#acceptItem,
+    [m.END_OF_ITEMS]: this.#acceptEndOfItems,
+    [m.STARTED]: this.#acceptStarted,
+  };
+
   /**
    * @param {typeof DEFAULT_LIMITS} limits of this end
    * @param {{readers: Map<number, Function>, writers: Map<Function, any>}} types registered types
@@ -102,11 +122,11 @@ export class Protocol {
   // ── receiving ──
 
   /**
-   * Acts on a packet. `on` has a method for each event; a record is what the session put into
-   * `outgoing` or `incoming`.
+   * Acts on a packet, and yields after each message, so that its user may pause there. `on` has a method for
+   * each event; a record is what the session put into `outgoing` or `incoming`.
    * @throws {RemoteProtocolError | Refused} the other half has then ENDED
    */
-  receive(packet, on) {
+  *receive(packet, on) {
     try {
       if (packet.length === 0 || packet.length > this.#limits.maxPacket) {
         throw new DecodeError(`a packet of ${packet.length} bytes`);
@@ -115,6 +135,7 @@ export class Protocol {
       if (this.theirs === SILENT) this.#checkVersion();
       while (!this.#decoder.isDone && this.theirs !== ENDED) {
         this.#accept(m.parse(this.#decoder, on.refer), on);
+        yield;
       }
     } catch (error) {
       if (error instanceof Refused) this.theirs = ENDED;
@@ -135,10 +156,10 @@ export class Protocol {
   #accept(message, on) {
     if (message.size > this.#limits.maxMessage) throw new DecodeError("a message is too large");
     this.theirs = step(this.theirs, this.ours, message.type);
-    ACCEPT[message.type].call(this, message, on);
+    this.#actions[message.type].call(this, message, on);
   }
 
-  acceptHello(message, on) {
+  #acceptHello(message, on) {
     const { info } = message;
     const peer = {};
     for (const [key, [field, least]] of Object.entries(m.NUMBERS)) {
@@ -163,7 +184,7 @@ export class Protocol {
     on.hello(info);
   }
 
-  acceptRequest(request, on) {
+  #acceptRequest(request, on) {
     const { id, context } = request;
     if (this.incoming.has(id)) throw new DecodeError(`the id ${id} is in flight`);
     if (this.incoming.size >= this.#limits.maxCalls) throw new DecodeError("too many calls");
@@ -187,7 +208,7 @@ export class Protocol {
     return true;
   }
 
-  acceptNotification(message, on) {
+  #acceptNotification(message, on) {
     if (this.#grantedNotifications === 0) throw new DecodeError("a Notification without credit");
     this.#grantedNotifications--;
     if (this.#isLate(message.context)) this.grantNotification();
@@ -195,40 +216,40 @@ export class Protocol {
   }
 
   /** @returns the record of the call that a message belongs to */
-  callOf(message) {
+  #callOf(message) {
     const call = this.outgoing.get(message.id);
     if (call === undefined) throw new DecodeError(`call ${message.id} is not in flight`);
     return call;
   }
 
-  acceptTerminal(message, on) {
-    const call = this.callOf(message);
+  #acceptTerminal(message, on) {
+    const call = this.#callOf(message);
     this.outgoing.delete(message.id);
     on.terminal(call, message);
   }
 
-  acceptItem(message, on) {
-    const call = this.callOf(message);
+  #acceptItem(message, on) {
+    const call = this.#callOf(message);
     if (!call.window) throw new DecodeError(NO_ITEMS);
     call.window.use(message.size);
     on.item(call, message);
   }
 
-  acceptEndOfItems(message, on) {
-    const call = this.callOf(message);
+  #acceptEndOfItems(message, on) {
+    const call = this.#callOf(message);
     if (!call.window) throw new DecodeError(NO_ITEMS);
     call.window = null;
     on.endOfItems(call);
   }
 
-  acceptStarted(message, on) {
-    const call = this.callOf(message);
+  #acceptStarted(message, on) {
+    const call = this.#callOf(message);
     if (!call.awaitsStarted) throw new DecodeError("a Started that is not expected");
     call.awaitsStarted = false;
     on.started(call, message);
   }
 
-  acceptCredit({ id, count, bytes }, on) {
+  #acceptCredit({ id, count, bytes }, on) {
     if (id !== null) {
       const call = this.incoming.get(id);
       if (!call?.window) return; // it has ended, or has no Items
@@ -242,15 +263,15 @@ export class Protocol {
     on.notificationCredit();
   }
 
-  acceptPing({ number }) {
+  #acceptPing({ number }) {
     if (LEGAL[this.ours].has(m.PONG)) this.#outbox.putPong(number);
   }
 
-  acceptPong({ number }, on) {
+  #acceptPong({ number }, on) {
     if (number <= this.#lastPing) on.pong(number);
   }
 
-  acceptPiece({ type, data }, on) {
+  #acceptPiece({ type, data }, on) {
     if (data.length === 0) { // a LastPiece: it withdraws the message
       if (!this.#pieces.length) throw new DecodeError("a LastPiece of nothing");
       this.#pieces = [];
@@ -416,26 +437,6 @@ export class Protocol {
     return this.#lastPing;
   }
 }
-
-const { prototype: does } = Protocol;
-const ACCEPT = {
-  [m.REQUEST]: does.acceptRequest,
-  [m.NOTIFICATION]: does.acceptNotification,
-  [m.REPLY]: does.acceptTerminal,
-  [m.REPLY_ERR]: does.acceptTerminal,
-  [m.CANCEL]: (message, on) => on.cancel(message),
-  [m.HELLO]: does.acceptHello,
-  [m.WELCOME]: (_, on) => on.welcome(),
-  [m.GOODBYE]: (message, on) => on.goodbye(message),
-  [m.PING]: does.acceptPing,
-  [m.PONG]: does.acceptPong,
-  [m.CREDIT]: does.acceptCredit,
-  [m.PIECE]: does.acceptPiece,
-  [m.LAST_PIECE]: does.acceptPiece,
-  [m.ITEM]: does.acceptItem,
-  [m.END_OF_ITEMS]: does.acceptEndOfItems,
-  [m.STARTED]: does.acceptStarted,
-};
 
 // The tables of section 4: what a half may send, and what must not be sent to one.
 const ALWAYS = [m.PING, m.PONG, m.GOODBYE];

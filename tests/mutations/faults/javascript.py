@@ -10,6 +10,7 @@ ABORT = f"{SESSION}::test_an_abort_settles_when_the_handler_has_ended"
 VALUES = f"{SESSION}::test_values_pass_through_python_unchanged"
 LAZY = f"{SESSION}::test_a_call_that_a_handler_has_not_awaited_ends_before_its_answer"
 ODD = f"{SESSION}::test_whatever_a_page_throws_is_the_answer_of_that_call_alone"
+TURNS = "js/test_js_turns.py"
 RESUMING = "js/test_js_resuming.py::test_calls_streams_and_callbacks_notice_only_the_delay"
 
 FAULTS = (
@@ -26,6 +27,20 @@ FAULTS = (
         "    if (message.error === undefined) return this.#settle(undefined, message.result);\n",
         "    if (message.error === undefined) return this.#settle(this.reason, message.result);\n",
         ABORT,
+    ),
+    fault(
+        "items that have arrived hold up a page",
+        "js/items.js",
+        "        if (!turn) return",
+        "        if (!turn || true) return",
+        f"{TURNS}::test_a_page_has_a_turn_after_8_ms_of_work_on_items",
+    ),
+    fault(
+        "messages of one packet hold up a page",
+        "js/core.js",
+        "        if (turn) await turn;\n",
+        "",
+        f"{TURNS}::test_a_page_has_a_turn_after_8_ms_of_work_in_handlers",
     ),
     fault(
         "a map's key __proto__ sets the prototype in JavaScript",
