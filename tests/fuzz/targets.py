@@ -56,7 +56,7 @@ def joined(*parts: bytes) -> bytes:
 
 
 def decoder(data: bytes) -> None:
-    """Decode a packet. A message that was decoded can be sent, and arrives as the same.
+    """Decode a packet. A message that was decoded can be sent, and is sent on as the same bytes.
 
     Only extensions that are reserved for later are read, but not sent.
     """
@@ -73,7 +73,7 @@ def decoder(data: bytes) -> None:
                 raise
         else:
             [again] = CODEC.decode(sent)
-            assert repr(again) == repr(message)
+            assert CODEC.encode(again) == sent
 
 
 HELLO = m.Hello(
