@@ -412,3 +412,19 @@ def test_an_account_adds_up_to_the_time_of_an_operation(capsys):
     assert {"wire", "protocol", "session", "Trio"} <= {
         row.split()[-1] for row in layers.splitlines() if row
     }
+
+
+def test_the_hosts_of_a_gateway_are_measured_beside_a_plain_route():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.hosts", "--rounds", "1", "--count", "8"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for host in ("asyncio", "uvloop", "trio"):
+        assert f"{host}, 1 rounds of 8 requests each" in done.stdout
+    assert done.stdout.count("ratio, p50") == 2

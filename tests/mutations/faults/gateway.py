@@ -441,6 +441,28 @@ FAULTS = (
         REFUSALS,
         hangs=True,
     ),
+    fault(
+        "each await of the host's receive and send wakes the thread that waits for Trio's events",
+        "gateway/server/asyncio_host.py",
+        "LINGER = 1\n",
+        "LINGER = 0\n",
+        UNDER_ASYNCIO,
+    ),
+    fault(
+        "a call that ends at once is watched for a client that hangs up",
+        "gateway/server/direct.py",
+        "            if work.ended.is_set():\n                return\n",
+        "",
+        UNDER_ASYNCIO,
+    ),
+    fault(
+        "a call without a WebSocket goes on when its client hangs up",
+        "gateway/server/direct.py",
+        '            hung_up = functools.partial(work.cancel, "the client disconnected")\n',
+        "            hung_up = work.ended.is_set\n",
+        GATEWAY,
+        hangs=True,
+    ),
     # ── jobs ──
     fault(
         "a job of a gateway with legacy clients needs no token",

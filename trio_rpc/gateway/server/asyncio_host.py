@@ -38,6 +38,14 @@ Ts = TypeVarTuple("Ts")
 GOODBYE_TIMEOUT = 1
 """Seconds that connections have to end by themselves when the last gateway has ended."""
 
+LINGER = 1
+"""Turns for which a Trio task that waits for asyncio stays runnable.
+
+While no Trio task is runnable, a thread waits for Trio's events, and waking it costs two switches
+between threads. Most awaits of a host's ``receive`` and ``send`` end within one turn of its loop,
+so they need no thread.
+"""
+
 NO_HOST = "no gateway is running in an event loop of asyncio here"
 
 
@@ -165,8 +173,13 @@ class AsyncioHost:
             task.cancel()
             return trio.lowlevel.Abort.FAILED  # it goes on when the task has ended (law 2)
 
-        task.add_done_callback(wake)
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        for _ in range(LINGER):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            if task.done():
+                break
+        else:
+            task.add_done_callback(wake)
+            await trio.lowlevel.wait_task_rescheduled(abort)
         if not task.cancelled():
             return task.result()  # also a result that has won the race (law 3)
         if raise_cancelled is not None:

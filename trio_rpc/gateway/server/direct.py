@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -14,6 +16,13 @@ from trio_rpc.gateway.server.call import GatewayCall
 from trio_rpc.gateway.server.memory_budget import MemoryBudget, MemoryShare
 
 __all__ = ["DirectCaller", "HeldResponse", "until_hung_up"]
+
+AT_ONCE = 3
+"""Turns of the run loop that a call may take before anyone watches whether its client hangs up.
+
+A handler that does not wait has ended by then. Watching costs a task, and two switches between
+threads where Trio is the guest of a host on asyncio.
+"""
 
 
 class HeldResponse(Response):
@@ -92,25 +101,27 @@ class DirectCaller:
         return HeldResponse(self._status, outcome, self._share)
 
 
-async def until_hung_up(request: Request, scope: trio.CancelScope) -> None:
-    """Wait until the client hangs up, and cancel a scope then. The body must have been read."""
+async def until_hung_up(request: Request, then: Callable[[], object]) -> None:
+    """Wait until the client hangs up, and call a function then. The body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    scope.cancel(reason="the client disconnected")
+    then()
 
 
 async def _until_end(request: Request, work: GatewayCall) -> None:
-    """Wait for the end of a call, and cancel it if the client hangs up."""
+    """Wait for the end of a call, and cancel it if the client hangs up.
 
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        work.cancel("the client disconnected")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        try:
+    Most calls end at once, before anyone needs to watch for that.
+    """
+    try:
+        for _ in range(AT_ONCE):
+            await trio.lowlevel.checkpoint()
+            if work.ended.is_set():
+                return
+        async with trio.open_nursery() as nursery:
+            hung_up = functools.partial(work.cancel, "the client disconnected")
+            nursery.start_soon(until_hung_up, request, hung_up)
             await work.ended.wait()
-        finally:
-            work.cancel("its request was cancelled")
-        nursery.cancel_scope.cancel(reason="the call has ended")
+            nursery.cancel_scope.cancel(reason="the call has ended")
+    finally:
+        work.cancel("its request was cancelled")

@@ -200,7 +200,7 @@ class HttpEndpoints:
         try:
             with trio.move_on_after(seconds):
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(until_hung_up, request, nursery.cancel_scope)
+                    nursery.start_soon(until_hung_up, request, nursery.cancel_scope.cancel)
                     while not held.has_news(after):
                         await held.wait_changed()
                     nursery.cancel_scope.cancel(reason="there is an answer")
