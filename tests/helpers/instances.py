@@ -56,6 +56,7 @@ class FakeInstance:
         self.server: Server | None = None
         self.places = options.pop("server_limits", trio_rpc.ServerLimits())
         self.age = options.pop("max_session_age", math.inf)
+        self.services = options.pop("services", self)
         self.options = options
         self.go = trio.Event()
         """``wait`` returns when this is set."""
@@ -130,7 +131,7 @@ class FakeInstance:
         self._listener = _Listener()
         self.server = Server(
             [self._listener],
-            make_tables(self),
+            make_tables(self.services),
             Options(**self.options),
             None,
             self.places,

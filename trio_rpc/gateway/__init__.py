@@ -14,6 +14,7 @@ try:
     from trio_rpc.gateway.server.asyncio_host import run_in_asyncio, run_in_trio
     from trio_rpc.gateway.server.call import call_back
     from trio_rpc.gateway.server.standalone import open_http_server, serve, without_deflate
+    from trio_rpc.gateway.spread.open_spread import Spread, open_spread
     from trio_rpc.services.outliving import outlives
     from trio_rpc.session.http_request import HttpRequest
 except ModuleNotFoundError as exc:
@@ -28,8 +29,10 @@ __all__ = [
     "HttpRequest",
     "Job",
     "Message",
+    "Spread",
     "call_back",
     "open_http_server",
+    "open_spread",
     "openapi",
     "outlives",
     "run_in_asyncio",

@@ -42,7 +42,7 @@ from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.reconnect import keep_connected
 from trio_rpc.util.text import one_line
 
-__all__ = ["Keeper", "Opener"]
+__all__ = ["MAX_DELAY", "Keeper", "Opener"]
 
 FIRST_DELAY: Final = 0.05
 MAX_DELAY: Final = 5.0
@@ -70,10 +70,19 @@ class Opener:
         services: makes the services of each session.
         options: the options of each session.
         nursery: the nursery of the tasks that hold sessions.
+        max_delay: seconds of the longest pause between two attempts.
     """
 
-    def __init__(self, services: MakeServices, options: Options, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        services: MakeServices,
+        options: Options,
+        nursery: trio.Nursery,
+        *,
+        max_delay: float = MAX_DELAY,
+    ) -> None:
         self.nursery = nursery
+        self.max_delay = max_delay
         self._services = services
         self._options = options
 
@@ -190,7 +199,7 @@ class Keeper:
             await keep_connected(
                 self._use,
                 first_delay=policy.first_delay if policy else FIRST_DELAY,
-                max_delay=policy.max_delay if policy else MAX_DELAY,
+                max_delay=policy.max_delay if policy else self._opener.max_delay,
                 adjust=self._adjust,
             )
         self._balancer.tell()

@@ -17,21 +17,23 @@ from trio_rpc.errors import Refused, SessionBroken, Unavailable
 from trio_rpc.nats.nats_options import NatsOptions
 from trio_rpc.one_to_one.restart import Restart
 from trio_rpc.pool.instances import Instances
-from trio_rpc.pool.keeper import Opener
+from trio_rpc.pool.keeper import MAX_DELAY, Opener
 from trio_rpc.pool.pool import Pool
 from trio_rpc.pool.roster import Roster
 from trio_rpc.pool.seats import Balancer
+from trio_rpc.pool.sources import Source
 from trio_rpc.pool.targets import Targets
 from trio_rpc.session.held_services import held_services
+from trio_rpc.session.live_services import MakeServices
 from trio_rpc.session.opening import make_shared_tables
-from trio_rpc.session.options import SessionOptions, make_options
+from trio_rpc.session.options import Options, SessionOptions, make_options
 from trio_rpc.util.numbers import check_count, check_not_negative
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.option_checks import check_ssl_context, check_type
 from trio_rpc.util.places import catching
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
-__all__ = ["open_pool"]
+__all__ = ["open_pool", "open_roster"]
 
 SUSPECT_AFTER: Final = 1.0
 """Seconds without an answer, while a call waits for it, after which others are preferred."""
@@ -121,33 +123,53 @@ async def open_pool(
     after = min(chosen.unresponsive_after, SUSPECT_AFTER)
     chosen = dataclasses.replace(chosen, unresponsive_after=after)
     complaints = RateLimitedLog(logger)
-    async with held_services(shared_services, chosen.limits.shutdown_timeout, complaints):
-        with one_exception() as raised:
-            async with trio.open_nursery() as nursery:
-                balancer = Balancer()
-                opener = Opener(tables, chosen, nursery)
-                async with trio.open_nursery() as keeping:
-                    roster = Roster(sources, opener, balancer, keeping, complaints)
-                    pool = Pool(
-                        roster,
-                        balancer,
-                        patience=patience,
-                        budget=budget,
-                        max_waiting=max_waiting,
-                    )
-                    roster.start()
-                    try:
-                        with _until_all_have_failed(keeping, roster, balancer):
-                            await _wait_for_first(roster, balancer, patience)
-                            yield pool
-                    except BaseException as exc:
-                        raised.append(exc)
-                        raise
-                    finally:
-                        pool.end()
-                    keeping.cancel_scope.cancel(reason="the block of the pool is over")
-                for seat in roster.seats:
-                    nursery.start_soon(seat.session.aclose)
+    async with (
+        held_services(shared_services, chosen.limits.shutdown_timeout, complaints),
+        open_roster(sources, tables, chosen, complaints) as (roster, balancer, keeping),
+    ):
+        pool = Pool(roster, balancer, patience=patience, budget=budget, max_waiting=max_waiting)
+        with _until_all_have_failed(keeping, roster, balancer):
+            await _wait_for_first(roster, balancer, patience)
+            yield pool
+
+
+@contextlib.asynccontextmanager
+async def open_roster(
+    sources: list[Source],
+    tables: MakeServices,
+    options: Options,
+    complaints: RateLimitedLog,
+    *,
+    max_delay: float = MAX_DELAY,
+) -> AsyncIterator[tuple[Roster, Balancer, trio.Nursery]]:
+    """Keep a session with each instance for a block, and say Goodbye to all at its end.
+
+    Args:
+        sources: tell which instances there are.
+        tables: makes the services of each session.
+        options: the options of each session.
+        complaints: logs errors of sources and instances.
+        max_delay: seconds of the longest pause between two attempts to open a session.
+
+    Yields the roster, the balancer, and the nursery of the tasks that keep the sessions.
+    """
+    with one_exception() as raised:
+        async with trio.open_nursery() as nursery:
+            balancer = Balancer()
+            opener = Opener(tables, options, nursery, max_delay=max_delay)
+            async with trio.open_nursery() as keeping:
+                roster = Roster(sources, opener, balancer, keeping, complaints)
+                roster.start()
+                try:
+                    yield roster, balancer, keeping
+                except BaseException as exc:
+                    raised.append(exc)
+                    raise
+                finally:
+                    balancer.end()
+                keeping.cancel_scope.cancel(reason="the block of the pool is over")
+            for seat in roster.seats:
+                nursery.start_soon(seat.session.aclose)
 
 
 def _check_numbers(patience: object, budget: object, max_waiting: object) -> None:

@@ -415,10 +415,3 @@ class Pool:
     def _unavailable(self, attempts: Attempts, text: str) -> Unavailable:
         text = f"{text} for {attempts.method.title}: {self._roster.describe()}"
         return attempts.explain(Unavailable(text))
-
-    def end(self) -> None:
-        """Make waiting calls raise, since the block is over.
-
-        :meta private:
-        """
-        self._balancer.end()

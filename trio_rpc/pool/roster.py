@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import trio
 
@@ -10,6 +10,7 @@ from trio_rpc.pool.instances import InstanceStatus, Reachable
 from trio_rpc.pool.keeper import Keeper, Opener
 from trio_rpc.pool.seats import Balancer, Seat
 from trio_rpc.pool.sources import Source
+from trio_rpc.session.session import Session
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.text import one_line
 
@@ -93,6 +94,17 @@ class Roster:
     def seats(self) -> list[Seat]:
         """All sessions that are not over."""
         return [seat for keeper in self._keepers.values() for seat in keeper.seats]
+
+    def sessions_with(self, name: str) -> list[Session]:
+        """Return the sessions with the instance of this name that take calls, the oldest first."""
+        keeper = self._keepers.get(name)
+        seats = () if keeper is None else keeper.seats
+        return [seat.session for seat in seats if seat.session.is_open]
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of the instances."""
+        return self._keepers.keys()
 
     @property
     def are_fixed(self) -> bool:

@@ -28,6 +28,7 @@ from trio_rpc.gateway.server.asyncio_host import (
 )
 from trio_rpc.gateway.server.checks import TRACE_HEADERS, Refusal, RequestChecks
 from trio_rpc.gateway.server.gateway_state import HOW_TO_RUN, AuthenticateRequest, GatewayState
+from trio_rpc.gateway.server.home import Home
 from trio_rpc.gateway.server.http_endpoints import HttpEndpoints
 from trio_rpc.gateway.server.inspecting import inspect
 from trio_rpc.gateway.server.responses import (
@@ -91,13 +92,16 @@ class Gateway:
         openapi: whether ``/openapi.json`` describes the POST routes as an OpenAPI 3.1 document,
             to callers that ``authenticate`` accepts.
         pages: a folder whose files browsers get unchanged; its ``index.html`` is the first page.
+        home: the name of this instance, if a client's requests and WebSockets may reach any of
+            several instances: see :func:`open_spread`. No other instance has this name. It has 1 to
+            64 of the characters ``A-Z a-z 0-9 _ -``, and clients can see it.
 
     Raises:
         TypeError: a service, a filter or ``authenticate`` is not valid, or a browser could never
             pass one of a method's parameters: it is positional-only, or a stream, or a callback
             whose name a header cannot carry.
         ValueError: ``pages`` is not a directory, ``allowed_origins`` has an entry that is not an
-            origin, or ``error_detail`` is not one of the three values.
+            origin, ``error_detail`` is not one of the three values, or ``home`` is not a name.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Gateway:
         authenticate: AuthenticateRequest | None = None,
         openapi: bool = False,
         pages: Path | str | None = None,
+        home: str | None = None,
     ) -> None:
         check_filters(filters)
         check_detail(error_detail)
@@ -129,7 +134,9 @@ class Gateway:
             legacy_clients=legacy_clients,
             error_detail=error_detail,
             authenticate=authenticate,
+            home=Home(home),
         )
+        self._http, self._websocket = HttpEndpoints(self._state), WebSocketEndpoint(self._state)
         self._host: AsyncioHost | None = None
         self._app = self._make_app(allowed_origins, pages, openapi=openapi)
 
@@ -143,7 +150,7 @@ class Gateway:
             allow_headers=HEADERS,
             allow_private_network=True,
         )
-        http, websocket = HttpEndpoints(self._state), WebSocketEndpoint(self._state)
+        http, websocket = self._http, self._websocket
         api: list[tuple[str, Any, str]] = [
             ("/api/result/{uuid}", http.collect, "GET"),
             ("/api/result/{uuid}", http.collect, "DELETE"),

@@ -6,7 +6,6 @@ import hmac
 import logging
 import math
 import secrets
-import uuid
 from typing import Any, Protocol
 
 import trio
@@ -15,6 +14,7 @@ from trio_rpc.gateway.json_messages import encode, pieces_of
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.backlog import PIECE, Backlog
 from trio_rpc.gateway.server.call import GatewayCall
+from trio_rpc.gateway.server.home import ALONE, Home
 from trio_rpc.gateway.server.memory_budget import SHORT, MemoryBudget, MemoryShare
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.time_limits import was_blocked
@@ -53,6 +53,7 @@ class Client:
         answers: whether its callbacks can return values.
         complaints: logs the client's mistakes; all clients of a gateway share one.
         budget: bounds the bytes that are held for all clients of a gateway together.
+        home: the instance of the gateway, which makes the id.
 
     Attributes:
         id: identifies the client. It cannot be guessed.
@@ -70,11 +71,12 @@ class Client:
         answers: bool = False,
         complaints: RateLimitedLog | None = None,
         budget: MemoryBudget | None = None,
+        home: Home = ALONE,
     ) -> None:
         self.budget = budget or MemoryBudget(limits.max_unsent)
         self._share = MemoryShare(self.budget, self._wake)
         self.complaints = complaints or RateLimitedLog(logger)
-        self.id = str(uuid.uuid4())
+        self.id = home.new_id()
         self.token = secrets.token_urlsafe(16)
         self.works: dict[str, GatewayCall] = {}
         self.limits = limits

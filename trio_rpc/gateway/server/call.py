@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from trio_rpc.errors import Fate, LocalProtocolError, Overloaded, RemoteError, S
 from trio_rpc.gateway.json_messages import ANSWER, SPREAD, finish
 from trio_rpc.gateway.server.checks import header_trace
 from trio_rpc.gateway.server.forms import CallbackForm, Forms
+from trio_rpc.gateway.server.home import ALONE, Home
 from trio_rpc.services.costs import MOST
 from trio_rpc.services.error_maps import Detail
 from trio_rpc.services.tables import BoundMethod
@@ -59,6 +59,7 @@ class CallSettings:
         bugs: logs exceptions that handlers raise but their methods do not declare.
         most: the units that converting arguments may cost: ``GatewayLimits.max_nodes``.
         complaints: logs mistakes of clients.
+        home: the instance of the gateway, which makes the ids of the calls.
     """
 
     filters: Sequence[Filter]
@@ -66,6 +67,7 @@ class CallSettings:
     bugs: Bugs = field(default_factory=Bugs)
     most: int = MOST
     complaints: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(logger))
+    home: Home = ALONE
 
 
 class Caller(Protocol):
@@ -145,7 +147,7 @@ class GatewayCall:
         forms: Forms | None = None,
         request: HttpRequest | None = None,
     ) -> None:
-        self.uuid = str(uuid.uuid4())
+        self.uuid = settings.home.new_id()
         self.number = next(_numbers)
         self.started = trio.current_time()
         self.outcome: bytes | None = None

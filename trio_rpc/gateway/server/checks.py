@@ -22,6 +22,7 @@ __all__ = [
     "header_names",
     "header_seconds",
     "header_trace",
+    "home_is_gone",
     "query_number",
     "read_body",
     "request_key",
@@ -75,6 +76,11 @@ def used_up() -> Refusal:
 def gone() -> Refusal:
     """Return the refusal for a client that has ended."""
     return Refusal(410, "this client has been disconnected for too long")
+
+
+def home_is_gone() -> Refusal:
+    """Return the refusal for a client or a call that an unknown or dead instance holds."""
+    return Refusal(410, "the instance that held it is not there any more")
 
 
 class RequestChecks:

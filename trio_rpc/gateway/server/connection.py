@@ -15,7 +15,7 @@ from trio_rpc.gateway.json_messages import encode, from_json
 from trio_rpc.gateway.server.browser import Client
 from trio_rpc.util.time_limits import SilenceTimer, was_blocked
 
-__all__ = ["Connection", "End"]
+__all__ = ["Connection", "End", "Receive", "Send"]
 
 GATHERING = 64
 """The most ticks of Trio's loop in which the writer gathers messages for one frame.
@@ -37,6 +37,7 @@ class End(enum.Enum):
     """The client has disconnected."""
     OVER = 1001, "the gateway is closing"
     TOO_LARGE = 1009, "the message is too large"
+    AWAY = 1013, "the instance that holds this client cannot be reached now"
     LOST = 4404, "session lost"
     SILENT = 4408, "the client sent nothing"
     REPLACED = 4409, "replaced by a newer connection"

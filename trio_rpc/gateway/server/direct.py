@@ -43,7 +43,11 @@ class HeldResponse(Response):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._share.close()
+            self.close()
+
+    def close(self) -> None:
+        """Count the body no longer, since it was sent."""
+        self._share.close()
 
 
 class DirectCaller:

@@ -16,7 +16,9 @@ from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.browser import Client
 from trio_rpc.gateway.server.call import CallSettings, GatewayCall
 from trio_rpc.gateway.server.checks import Refusal, RequestChecks, closing
+from trio_rpc.gateway.server.elsewhere import Elsewhere
 from trio_rpc.gateway.server.forms import Forms
+from trio_rpc.gateway.server.home import ALONE, Home
 from trio_rpc.gateway.server.memory_budget import MemoryBudget, MemoryShare
 from trio_rpc.gateway.server.results import Results
 from trio_rpc.services.error_maps import Detail
@@ -54,6 +56,7 @@ class GatewayState:
         legacy_clients: whether a client may call without a token.
         error_detail: how much of an undeclared exception clients see.
         authenticate: checks each request.
+        home: the name of this instance.
 
     Attributes:
         limits: the limits.
@@ -70,6 +73,8 @@ class GatewayState:
         direct: the number of calls that are answered in their own request.
         waiting: the number of requests that wait for news of a call.
         unidentified: the number of WebSockets that have not said which client they resume.
+        home: the name of this instance.
+        elsewhere: the other instances; None if there are none, or they cannot be reached.
     """
 
     def __init__(
@@ -82,14 +87,17 @@ class GatewayState:
         legacy_clients: bool,
         error_detail: Detail,
         authenticate: AuthenticateRequest | None = None,
+        home: Home = ALONE,
     ) -> None:
         self.limits = limits
         self.table = build_table(services)
         self.forms = {
             name: Forms(method) for name, method in self.table.items() if not method.kind.is_opened
         }
-        self.settings = CallSettings(tuple(filters), error_detail, most=limits.max_nodes)
+        self.settings = CallSettings(tuple(filters), error_detail, most=limits.max_nodes, home=home)
         self.checks = checks
+        self.home = home
+        self.elsewhere: Elsewhere | None = None
         self.legacy_clients = legacy_clients
         self._authenticate = authenticate
         self.nursery: trio.Nursery | None = None
@@ -120,6 +128,8 @@ class GatewayState:
         """Accept nothing more, and cancel all clients and calls."""
         nursery, self.nursery = self.nursery, None
         self.is_draining = True
+        if self.elsewhere is not None:
+            self.elsewhere.stop()
         if nursery is not None:
             nursery.cancel_scope.cancel(reason="the gateway is closing")
 

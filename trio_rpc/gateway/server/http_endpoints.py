@@ -21,12 +21,14 @@ from trio_rpc.gateway.server.checks import (
     gone,
     header_names,
     header_seconds,
+    home_is_gone,
     query_number,
     read_body,
     request_key,
     used_up,
 )
 from trio_rpc.gateway.server.direct import DirectCaller, HeldResponse, until_hung_up
+from trio_rpc.gateway.server.elsewhere import Route
 from trio_rpc.gateway.server.gateway_state import GatewayState
 from trio_rpc.gateway.server.job_caller import JobCaller
 from trio_rpc.gateway.server.memory_budget import MemoryShare
@@ -61,9 +63,41 @@ class HttpEndpoints:
 
     async def post(self, request: Request) -> Response:
         """Start a call that sends its callbacks and its end over the client's WebSocket."""
-        self._state.accepting()
+        return await self._at_home(request, "client_id", "post")
+
+    async def collect(self, request: Request) -> Response:
+        """Answer with the result of a call that may outlive its client, or with its progress.
+
+        A DELETE cancels the call first.
+        """
+        return await self._at_home(request, "uuid", "collect")
+
+    async def _at_home(self, request: Request, key: str, route: Route) -> Response:
+        """Answer here, or at the instance that holds the client or the call."""
+        self._state.running()
         self._state.checks.check(request.headers)
+        home = self._state.home.of(request.path_params[key])
+        if home is None:
+            return await self.carried(request, route)
+        await self._state.authenticate(request)  # before its body is read, and again at its home
+        if self._state.elsewhere is None:
+            raise home_is_gone()
+        return await self._state.elsewhere.request(home, request, route)
+
+    async def carried(self, request: Request, route: Route) -> Response:
+        """Answer a request whose Host and Origin this instance or another one has checked.
+
+        Its path parameters are those of the route.
+        """
+        if route == "collect":
+            self._state.running()
+            await self._state.authenticate(request)
+            return await self._collect(request)
+        self._state.accepting()
         seen = await self._state.authenticate(request)
+        return await self._post(request, seen)
+
+    async def _post(self, request: Request, seen: HttpRequest) -> Response:
         client = self._client_of(request)
         method = self._state.method(request.path_params["method"])
         with contextlib.ExitStack() as stack:
@@ -167,14 +201,7 @@ class HttpEndpoints:
         answer = _start_answer(method, held.work.uuid)
         return json_response(202, {**answer, "token": held.owner.token})
 
-    async def collect(self, request: Request) -> Response:
-        """Answer with the result of a call that may outlive its client, or with its progress.
-
-        A DELETE cancels the call first.
-        """
-        self._state.running()
-        self._state.checks.check(request.headers)
-        await self._state.authenticate(request)
+    async def _collect(self, request: Request) -> Response:
         held = self._state.results.get(request.path_params["uuid"])
         if held is None:
             raise Refusal(404, "there is no such call, or its result is no longer held")
@@ -245,9 +272,8 @@ class HttpEndpoints:
         name = request.path_params["client_id"]
         client = self._state.clients.get(name)
         if client is None:
-            raise (
-                gone() if self._state.has_expired(name) else Refusal(403, "there is no such client")
-            )
+            is_lost = self._state.has_expired(name) or self._state.home.has_made(name)
+            raise gone() if is_lost else Refusal(403, "there is no such client")
         self._check_token(request, client)
         return client
 

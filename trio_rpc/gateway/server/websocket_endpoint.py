@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import trio
@@ -12,14 +13,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from trio_rpc.gateway.json_messages import encode, from_json
 from trio_rpc.gateway.server.browser import Client
 from trio_rpc.gateway.server.checks import Refusal
-from trio_rpc.gateway.server.connection import Connection, End
+from trio_rpc.gateway.server.connection import Connection, End, Receive, Send
 from trio_rpc.gateway.server.gateway_state import GatewayState
 from trio_rpc.gateway.server.memory_budget import MemoryShare
 from trio_rpc.gateway.server.responses import answer_refusal
 from trio_rpc.gateway.server.websocket import WITHOUT_DEFLATE, receiving, sending
 from trio_rpc.util.time_limits import time_limit
 
-__all__ = ["WebSocketEndpoint"]
+__all__ = ["WebSocketEndpoint", "lost"]
 
 
 class WebSocketEndpoint:
@@ -79,6 +80,7 @@ class WebSocketEndpoint:
             answers="answers" in websocket.query_params,
             complaints=self._state.settings.complaints,
             budget=self._state.unsent,
+            home=self._state.home,
         )
         hello = {
             "type": "uuid",
@@ -89,7 +91,7 @@ class WebSocketEndpoint:
             "max_message": self._limits.max_message,
             "window": _finite(self._limits.callbacks_ahead),
         }
-        connection = _connection(client, hello, websocket)
+        connection = Connection(client, hello, sending(websocket), receiving(websocket))
         self._state.clients[client.id] = client
         await nursery.start(self._state.keep, client)
         return await connection.run()
@@ -106,12 +108,24 @@ class WebSocketEndpoint:
             self._state.unidentified -= 1
         if text is None:
             return End.GONE
+        home = self._state.home.of(str(_resume_message(text).get("uuid")))
+        send, receive = sending(websocket), receiving(websocket)
+        if home is None or self._state.elsewhere is None:
+            return await self.resume(text, send, receive)
+        return await self._state.elsewhere.resume(home, text, send, receive)
+
+    async def resume(self, text: str, send: Send, receive: Receive) -> End:
+        """Carry the WebSocket of a client that this instance holds, until it ends.
+
+        Args:
+            text: the client's first message.
+            send: sends one text.
+            receive: waits for one text and returns it; returns None at the end.
+        """
         client = self._returning(text)
         if client is None:
-            lost = {"type": "lost", "reason": "the gateway no longer knows this session"}
-            await sending(websocket)(encode(lost).decode())
-            return End.LOST
-        return await _connection(client, {"type": "resumed", "uuid": client.id}, websocket).run()
+            return await lost(send)
+        return await Connection(client, {"type": "resumed", "uuid": client.id}, send, receive).run()
 
     def _returning(self, text: str) -> Client | None:
         """Return the client of a resume message, ready to receive the messages that it missed.
@@ -119,12 +133,7 @@ class WebSocketEndpoint:
         None if the message does not prove an identity, if the client has ended, or if the backlog
         no longer holds everything that it missed.
         """
-        try:
-            message = from_json(text)
-        except ValueError:
-            return None
-        if type(message) is not dict or message.get("type") != "resume":
-            return None
+        message = _resume_message(text)
         client, seen = self._state.clients.get(str(message.get("uuid"))), message.get("seq")
         if client is None or type(seen) is not int or not client.owns(str(message.get("token"))):
             return None
@@ -134,9 +143,21 @@ class WebSocketEndpoint:
         return client
 
 
+async def lost(send: Send) -> End:
+    """Tell a client that it cannot resume."""
+    text = {"type": "lost", "reason": "the gateway no longer knows this session"}
+    await send(encode(text).decode())
+    return End.LOST
+
+
 def _finite(limit: float) -> float | None:
     return None if limit == math.inf else limit
 
 
-def _connection(client: Client, first: dict[str, Any], websocket: WebSocket) -> Connection:
-    return Connection(client, first, sending(websocket), receiving(websocket))
+def _resume_message(text: str) -> Mapping[str, Any]:
+    """Return the message with which a client resumes; an empty one if the text is another."""
+    try:
+        message = from_json(text)
+    except ValueError:
+        return {}
+    return message if type(message) is dict and message.get("type") == "resume" else {}

@@ -1,0 +1,1 @@
+"""A gateway of several instances: any of them serves any client, and one holds its state."""
