@@ -134,7 +134,7 @@ async def test_the_clients_of_a_dead_home_are_told_that_it_is_lost(autojump_cloc
         assert trio.current_time() - began == pytest.approx(5, abs=0.2)
         answer = await page.post(b, "wait")
         assert answer.status == 410
-        assert trio.current_time() - began == pytest.approx(6, abs=0.3)
+        assert trio.current_time() - began == pytest.approx(7, abs=0.3)
 
 
 @pytest.mark.parametrize(

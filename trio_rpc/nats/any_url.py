@@ -17,7 +17,7 @@ from trio_rpc.nats.addresses import NatsAddress, is_nats, parse_nats_url
 from trio_rpc.nats.discovery import InstanceInfo
 from trio_rpc.nats.listener import NatsListener
 from trio_rpc.nats.nats import Nats, own_nats
-from trio_rpc.nats.nats_instances import NatsInstance
+from trio_rpc.nats.nats_instances import NatsInstance, NatsInstances
 from trio_rpc.nats.nats_options import NatsOptions
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.limits import Limits
@@ -87,6 +87,12 @@ class InstancesAt:
         self._url = url
         self._address = parse_nats_url(url, needs_service=True)
         self._options = options
+        self._asking: NatsInstances | None = None
+
+    def ask_again(self) -> None:
+        """Ask NATS soon, since an instance was lost or is not known."""
+        if self._asking is not None:
+            self._asking.ask_again()
 
     async def __aiter__(self) -> AsyncIterator[list[str | NatsInstance]]:
         """Yield the instances that there are, and again whenever that changes."""
@@ -97,7 +103,8 @@ class InstancesAt:
             return NatsInstance(f"{service}/{info.instance}", opener)
 
         async with own_nats(self._address, self._options or NatsOptions()) as nats:
-            async for instances in nats.instances_by(service, instance_of):
+            self._asking = nats.instances_by(service, instance_of)
+            async for instances in self._asking:
                 yield instances
 
 

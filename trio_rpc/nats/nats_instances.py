@@ -17,7 +17,7 @@ ASK_INTERVAL: Final = 5.0
 """Seconds between two questions who serves. A pool notices by its sessions who has left."""
 
 ASK_SOON: Final = 0.5
-"""Seconds until the next question while nobody serves."""
+"""Seconds until the next question while nobody serves, or after :meth:`ask_again`."""
 
 ANSWER_TIME: Final = 0.5
 """Seconds in which instances answer."""
@@ -60,6 +60,14 @@ class NatsInstances:
         self._broker = broker
         self._service = service
         self._instance_of = instance_of
+        self._asked = trio.Event()
+
+    def ask_again(self) -> None:
+        """Ask soon, since an instance was lost or is not known.
+
+        :meta private:
+        """
+        self._asked.set()
 
     async def __aiter__(self) -> AsyncIterator[list[str | NatsInstance]]:
         """Yield the instances that there are, and again whenever that changes."""
@@ -82,4 +90,8 @@ class NatsInstances:
                 told = dict(known)
                 made = (self._instance_of(info) for info in known.values())
                 yield [each for each in made if each is not None]
-            await trio.sleep(ASK_INTERVAL if known else ASK_SOON)
+            await trio.sleep(ASK_SOON)
+            if known:
+                with trio.move_on_after(ASK_INTERVAL - ASK_SOON):
+                    await self._asked.wait()
+            self._asked = trio.Event()

@@ -69,7 +69,7 @@ class Roster:
             keeper = self._keepers.get(name)
             if keeper is None:
                 self._keepers[name] = keeper = Keeper(
-                    instance, self._opener, self._balancer, self._lost, self._complaints
+                    instance, self._opener, self._balancer, self.ask_again, self._complaints
                 )
                 self._nursery.start_soon(self._keep, keeper, name=f"trio_rpc pool {name}"[:100])
             else:
@@ -84,7 +84,8 @@ class Roster:
         if not keeper.has_failed:  # a failed instance stays in view
             del self._keepers[keeper.name]
 
-    def _lost(self) -> None:
+    def ask_again(self) -> None:
+        """Ask the sources now which instances there are."""
         for source in self._sources:
             source.ask_again()
 

@@ -76,18 +76,25 @@ class GivenSource:
     Args:
         given: the object.
         instances: makes instances of one of its collections.
+        ask_again: makes the object look for instances now; None if it tells each change anyway.
     """
 
     def __init__(
-        self, given: Instances, instances: Callable[[Iterable[Any]], list[Reachable]]
+        self,
+        given: Instances,
+        instances: Callable[[Iterable[Any]], list[Reachable]],
+        ask_again: Callable[[], None] | None = None,
     ) -> None:
         self.is_fixed = False
         self.error = ""
         self._given = given
         self._instances = instances
+        self._ask_again = ask_again
 
     def ask_again(self) -> None:
-        """Do nothing, since the object tells each change."""
+        """Look for instances now, if the object asks for them."""
+        if self._ask_again is not None:
+            self._ask_again()
 
     async def run(
         self, update: Callable[[Iterable[Reachable]], None], complaints: RateLimitedLog

@@ -20,7 +20,7 @@ from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.channels.urls import parse_url
 from trio_rpc.nats.addresses import is_nats, parse_nats_url
 from trio_rpc.nats.any_url import ChannelOpener, InstancesAt
-from trio_rpc.nats.nats_instances import NatsInstance
+from trio_rpc.nats.nats_instances import NatsInstance, NatsInstances
 from trio_rpc.nats.nats_options import NatsOptions
 from trio_rpc.one_to_one.restart import Restart
 from trio_rpc.pool.dns import DNS, DnsSource, check_port, parse_dns
@@ -68,9 +68,12 @@ class Targets:
                 name = parse_dns(each)
                 sources.append(DnsSource(name, functools.partial(self._at_address, name.url)))
             elif isinstance(each, str) and is_nats(each) and not parse_nats_url(each).instance:
-                sources.append(GivenSource(InstancesAt(each, self.nats), self.instances))
+                told = InstancesAt(each, self.nats)
+                sources.append(GivenSource(told, self.instances, told.ask_again))
             elif isinstance(each, str | Instance):
                 fixed.append(each)
+            elif isinstance(each, NatsInstances):
+                sources.append(GivenSource(each, self.instances, each.ask_again))
             elif hasattr(type(each), "__aiter__"):
                 sources.append(GivenSource(each, self.instances))
             else:

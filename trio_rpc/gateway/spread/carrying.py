@@ -17,6 +17,7 @@ from starlette.types import Send as AsgiSend
 from trio_rpc.errors import Fate, RpcError
 from trio_rpc.gateway.server.checks import Refusal, closing, read_body
 from trio_rpc.gateway.server.connection import End, Receive, Send
+from trio_rpc.gateway.server.direct import until_hung_up
 from trio_rpc.gateway.server.elsewhere import Route
 from trio_rpc.gateway.server.gateway_state import GatewayState
 from trio_rpc.gateway.server.memory_budget import MemoryShare
@@ -29,7 +30,7 @@ from trio_rpc.gateway.spread.instance_service import (
     InstanceService,
     Text,
 )
-from trio_rpc.gateway.spread.links import Links
+from trio_rpc.gateway.spread.links import LINK_ERRORS, Links
 from trio_rpc.session.streams.open import DuplexChannel
 from trio_rpc.util.one_exception import one_exception
 
@@ -39,8 +40,8 @@ ATTEMPTS: Final = 3
 """How often a request is carried, if the session with its home is lost meanwhile."""
 
 GONE: Final = 410
-LINK_ERRORS: Final = (RpcError, trio.BrokenResourceError, trio.EndOfChannel)
-"""Errors of a call to another instance that is lost, or does not do what it must."""
+
+_NO_SCOPE: Final = {"type": "http"}
 
 _END_OF = {end.value[0]: end for end in End}
 
@@ -75,7 +76,9 @@ class Carrier:
             home=home,
             route=route,
             parameters=dict(request.path_params),
+            method=request.method,
             path=request.scope["path"].removeprefix(request.scope.get("root_path", "")),
+            query=request.scope["query_string"],
             headers=request.headers.raw,
             address=None if request.client is None else (request.client.host, request.client.port),
         )
@@ -143,20 +146,21 @@ class Carrier:
     async def answer(
         self, request: CarriedRequest, body: bytes, receive: AsgiReceive, send: AsgiSend
     ) -> Refusal | None:
-        """Have a request answered by its home, and send the answer to the client.
+        """Ask the home of a request for its answer, and send that to the client.
 
-        Returns a refusal if there is no answer. The client that hangs up cancels the far request.
+        A client that hangs up cancels the far request. Returns a refusal if there is no answer.
         """
         refusal: Refusal | None = closing()
-        with one_exception(), self._carrying() as scope:
+        answer = _AnswerSender(send, self._state)
+        with one_exception(), self._carrying(), trio.CancelScope() as waiting:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_watch, receive, scope)
-                refusal = await self._attempt(request, body, send)
+                nursery.start_soon(until_hung_up, Request(_NO_SCOPE, receive), waiting)
+                refusal = await self._attempt(request, body, answer)
                 nursery.cancel_scope.cancel(reason="the answer was sent")
-        return refusal
+        return None if answer.has_begun or waiting.cancel_called else refusal
 
     async def _attempt(
-        self, request: CarriedRequest, body: bytes, send: AsgiSend
+        self, request: CarriedRequest, body: bytes, answer: _AnswerSender
     ) -> Refusal | None:
         is_repeatable = request.route == "collect" or any(
             name == b"idempotency-key" for name, _ in request.headers
@@ -166,7 +170,6 @@ class Carrier:
                 link = await self._links.find(request.home)
             except Refusal as exc:
                 return exc
-            answer = _AnswerSender(send, self._state)
             try:
                 far = link.proxy(SERVICE, InstanceService)
                 async with far.request(request, body) as parts:
@@ -174,22 +177,15 @@ class Carrier:
                         await answer.send(part)
                 await answer.end()
             except LINK_ERRORS as exc:
-                if answer.has_begun:
-                    raise
                 self.complain("a request", request.home, exc)
                 fate = exc.fate if isinstance(exc, RpcError) else Fate.UNKNOWN
+                if answer.has_begun:
+                    return None  # the server cuts an answer that is not complete
                 if not (is_repeatable or fate is Fate.NOT_STARTED):
                     return Refusal(502, "it is unknown whether the client's instance has done it")
             else:
                 return None
         return Refusal(503, "the client's instance cannot be reached now", retry_after=1)
-
-
-async def _watch(receive: AsgiReceive, scope: trio.CancelScope) -> None:
-    """Cancel a request whose client hangs up."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel(reason="the client disconnected")
 
 
 class _CarriedResponse(Response):

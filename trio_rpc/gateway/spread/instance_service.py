@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,7 +20,7 @@ from trio_rpc.gateway.server.gateway_state import GatewayState
 from trio_rpc.gateway.server.http_endpoints import HttpEndpoints
 from trio_rpc.gateway.server.responses import answer_refusal
 from trio_rpc.gateway.server.websocket_endpoint import WebSocketEndpoint
-from trio_rpc.gateway.spread.links import PART
+from trio_rpc.gateway.spread.links import LINK_ERRORS, PART
 from trio_rpc.services.decorators import duplex, stream
 
 __all__ = ["SERVICE", "Answer", "CarriedRequest", "InstanceService", "Text"]
@@ -43,7 +44,9 @@ class CarriedRequest:
         home: the instance that it is for.
         route: the route.
         parameters: the parameters in its path.
+        method: its method.
         path: its path.
+        query: the rest of its URL, after the ``?``.
         headers: its headers.
         address: the host and the port of the client, if they are known.
     """
@@ -51,7 +54,9 @@ class CarriedRequest:
     home: str
     route: Route
     parameters: dict[str, str]
+    method: str
     path: str
+    query: bytes
     headers: list[tuple[bytes, bytes]]
     address: tuple[str, int] | None
 
@@ -118,7 +123,8 @@ class InstanceService:
                 nursery.start_soon(carried.hear)
                 end = await self._websocket.resume(first, carried.send, carried.receive)
                 nursery.cancel_scope.cancel(reason="the WebSocket has ended")
-        await channel.send(end.value[0])
+        with contextlib.suppress(*LINK_ERRORS):
+            await channel.send(end.value[0])
 
     def _check(self, home: str) -> None:
         if home != self._state.home.name:
@@ -141,10 +147,10 @@ def _asgi_request(request: CarriedRequest, body: bytes) -> Request:
 
     scope = {
         "type": "http",
-        "method": "GET" if request.route == "collect" else "POST",
+        "method": request.method,
         "path": request.path,
         "root_path": "",
-        "query_string": b"",
+        "query_string": request.query,
         "headers": request.headers,
         "client": request.address,
         "path_params": request.parameters,
@@ -167,6 +173,10 @@ class _CarriedWebSocket:
     async def hear(self) -> None:
         """Pass on the texts of the client, until there are no more."""
         async with self._heard:
+            await self._hear()
+
+    async def _hear(self) -> None:
+        with contextlib.suppress(*LINK_ERRORS):  # the client's next connection gets the rest
             async for item in self._channel:
                 if item is None:
                     self._accepted.set()
@@ -181,9 +191,13 @@ class _CarriedWebSocket:
             return None
 
     async def send(self, text: str) -> None:
-        """Send a text, and wait until the client has accepted it."""
+        """Send a text, and wait until the client has accepted it.
+
+        If the other end has left, this waits until it is cancelled: ``receive`` has told the end.
+        """
         self._accepted = trio.Event()
-        for part in pieces_of(text.encode(), PART):
-            await self._channel.send(part)
-        await self._channel.send(None)
+        with contextlib.suppress(*LINK_ERRORS):
+            for part in pieces_of(text.encode(), PART):
+                await self._channel.send(part)
+            await self._channel.send(None)
         await self._accepted.wait()

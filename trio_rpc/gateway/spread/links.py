@@ -14,6 +14,7 @@ from typing import Any, Final
 import trio
 
 from trio_rpc.channels.instance import Instance
+from trio_rpc.errors import RpcError
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.checks import Refusal, home_is_gone
 from trio_rpc.nats.addresses import is_nats, parse_nats_url
@@ -29,7 +30,7 @@ from trio_rpc.pool.targets import Targets
 from trio_rpc.session.session import Session
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["PART", "Links", "Plan", "link_limits", "plan"]
+__all__ = ["LINK_ERRORS", "PART", "Links", "Plan", "link_limits", "plan"]
 
 PART: Final = 64 * 1024
 """Bytes of one part of an answer or of a WebSocket's message."""
@@ -37,8 +38,17 @@ PART: Final = 64 * 1024
 RETRY: Final = 0.5
 """Seconds of the longest pause between two attempts to open a session with an instance."""
 
-FRESH: Final = 2 * RETRY
-"""Seconds that a request waits at least for an instance that has been away: it may be back."""
+FRESH: Final = 2.0
+"""Seconds that a request waits at least for an instance that has been away: it may be back.
+
+That is enough for NATS to tell it again, and for another attempt to open a session.
+"""
+
+MOST_GONE: Final = 1000
+"""Names of instances that were there once, of which it is known since when they are away."""
+
+LINK_ERRORS: Final = (RpcError, trio.BrokenResourceError, trio.EndOfChannel)
+"""Errors of a call to another instance that is lost, or does not do what it must."""
 
 MORE_CALLS: Final = 1024
 """Requests of one instance at once, in addition to its WebSockets."""
@@ -106,7 +116,8 @@ def plan(
                 if name != home
             ]
 
-        return Plan(f"{links.rstrip('/')}/{home}", GivenSource(InstancesAt(links, nats), others))
+        found = InstancesAt(links, nats)
+        return Plan(f"{links.rstrip('/')}/{home}", GivenSource(found, others, found.ask_again))
     if not isinstance(links, Mapping):
         raise TypeError(f"links must be URLs by name, or a nats:// URL, not {links!r:.200}")
     for name in links:
@@ -138,7 +149,7 @@ class Links:
         self._patience = patience
         self._max_waiting = max_waiting
         self._waiting = 0
-        # Bound: the instances.
+        # Bound: the instances, and MOST_GONE that were there once.
         self._away_since: dict[str, float] = {}
 
     def statuses(self) -> list[InstanceStatus]:
@@ -148,12 +159,15 @@ class Links:
     async def watch(self) -> None:
         """Note since when each instance is away, until cancelled."""
         while True:
-            now = trio.current_time()
-            self._away_since = {
-                name: self._away_since.get(name, now)
-                for name in self._roster.names
-                if not self._roster.sessions_with(name)
-            }
+            now, names = trio.current_time(), set(self._roster.names)
+            for name in names:
+                if self._roster.sessions_with(name):
+                    self._away_since.pop(name, None)
+                else:
+                    self._away_since.setdefault(name, now)
+            gone = [name for name in self._away_since if name not in names]
+            for name in gone[:-MOST_GONE]:
+                del self._away_since[name]
             await self._balancer.wait_changed()
 
     async def find(self, home: str) -> Session:
@@ -164,7 +178,7 @@ class Links:
         """
         await trio.lowlevel.checkpoint()
         sessions = self._roster.sessions_with(home)
-        if not sessions:
+        if not sessions and self._may_come(home):
             with self._place(), trio.move_on_at(self._deadline(home)):
                 while not sessions and not self._balancer.is_over:
                     await self._balancer.wait_changed()
@@ -172,6 +186,13 @@ class Links:
         if not sessions:
             raise home_is_gone()
         return sessions[-1]
+
+    def _may_come(self, home: str) -> bool:
+        """Whether to wait for an instance. If it is unknown, ask who is there."""
+        if home in self._roster.names:
+            return True
+        self._roster.ask_again()
+        return not self._roster.are_fixed
 
     def _deadline(self, home: str) -> float:
         now = trio.current_time()
