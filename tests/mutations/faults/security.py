@@ -181,8 +181,8 @@ FAULTS = (
     fault(
         "results are given to callers without an identity",
         "gateway/server/http_endpoints.py",
-        "        await self._state.authenticate(request)\n        held",
-        "        held",
+        "            await self._state.authenticate(request)\n            return await self._collect",
+        "            return await self._collect",
         "gateway/test_identity.py",
     ),
     fault(
