@@ -154,7 +154,7 @@ class Carrier:
         answer = _AnswerSender(send, self._state)
         with one_exception(), self._carrying(), trio.CancelScope() as waiting:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(until_hung_up, Request(_NO_SCOPE, receive), waiting)
+                nursery.start_soon(until_hung_up, Request(_NO_SCOPE, receive), waiting.cancel)
                 refusal = await self._attempt(request, body, answer)
                 nursery.cancel_scope.cancel(reason="the answer was sent")
         return None if answer.has_begun or waiting.cancel_called else refusal
