@@ -18,7 +18,7 @@ from benchmarks.machine import raise_open_files
 from benchmarks.under_load import bad_input
 from benchmarks.under_load.served import FILES, TO_START
 
-AT_ONCE = 50
+AT_ONCE = 20
 """Clients of one process that connect at the same time."""
 
 
@@ -40,7 +40,7 @@ class Crowd:
         """Open sessions with one call each, and keep them open."""
 
         async def open_one(_: int) -> None:
-            session = await trio_rpc.connect_in(self._nursery, url)
+            session = await trio_rpc.connect_in(self._nursery, url, limits=TO_START)
             await session.call("echo", 1)
             self._sessions.append(session)
 

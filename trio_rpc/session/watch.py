@@ -30,6 +30,10 @@ from trio_rpc.util.time_limits import LISTENING, PUNCTUAL, was_blocked
 
 __all__ = ["Watch", "Watchman"]
 
+AT_ONCE = 50
+"""Sessions that are looked after in one turn. Sessions that are due together would stay together,
+and the Pings of thousands take a tenth of a second, in which no call would be answered."""
+
 MANY = 1000
 """Stale entries that are removed together, so that this costs little for each."""
 
@@ -86,8 +90,8 @@ class Watchman:
                 await self._look(trio.current_time())
 
     async def _look(self, now: float) -> None:
-        due = []
-        while self._entries and self._entries[0][0] <= now:
+        due: list[Watch] = []
+        while self._entries and self._entries[0][0] <= now and len(due) < AT_ONCE:
             when, _, watch = heapq.heappop(self._entries)
             if watch.planned == when:  # otherwise it is stale
                 watch.planned = math.inf

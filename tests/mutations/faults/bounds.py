@@ -292,6 +292,13 @@ FAULTS = (
         "session/test_answers.py",
     ),
     fault(
+        "all sessions of a server that are due are looked after in one turn",
+        "session/watch.py",
+        " and len(due) < AT_ONCE:",
+        ":",
+        "session/test_watchman.py",
+    ),
+    fault(
         "an end seems unresponsive although its answer has arrived unread",
         "session/watch.py",
         "            await two_turns()\n            for watch in looking:\n",
