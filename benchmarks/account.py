@@ -1,8 +1,9 @@
-"""Account for the CPU time of one row: which layer, function and line uses it.
+"""Account for the CPU time of one row: which step, function and line uses it.
 
     python -m benchmarks.account flight                  # 64 calls in flight, and its floor
     python -m benchmarks.account cancel --seconds 20 --lines 40
     python -m benchmarks.account one --bytecodes         # counts, which no other program disturbs
+    python -m benchmarks.account --markdown              # the steps of every row, as in the docs
 
 Both ends run in this process, over TCP on loopback, so one figure covers client and server. Caches
 are warmer than in two processes, and there is no time in which one end waits for the other.
@@ -34,6 +35,8 @@ from types import CodeType, FrameType
 from typing import Any
 
 import trio
+import trio_websocket
+import wsproto
 
 import trio_rpc
 from benchmarks.adapters import (
@@ -46,6 +49,7 @@ from benchmarks.adapters import (
 )
 from benchmarks.adapters.floor_wire import serve_streams
 from benchmarks.interface import Calls, Ready
+from benchmarks.steps import REST, STEPS, step_of
 
 __all__ = ["ROWS", "Row", "Side", "main", "measured"]
 
@@ -58,9 +62,6 @@ TURN = 0.05
 
 INTERVAL = 0.001
 """Seconds of CPU time between two samples. Linux may round it up to its own tick."""
-
-SYSTEM = ("os.read", "os.write", "_epoll", "return fn(self._sock", "socket.recv", "os.readv")
-"""Texts of the lines that are system calls."""
 
 HEADING = f"{'each':>8} {'share':>6}  "
 
@@ -241,6 +242,8 @@ ROWS = {
 ROOTS = {
     f"{Path(trio_rpc.__file__).parent}/": "",
     f"{Path(trio.__file__).parent}/": "trio/",
+    f"{Path(trio_websocket.__file__).parent}/": "trio_websocket/",
+    f"{Path(wsproto.__file__).parent}/": "wsproto/",
     f"{Path(__file__).parent}/": "benchmarks/",
 }
 
@@ -263,17 +266,8 @@ def _file(code: CodeType) -> str:
     return ROOTS[root] + code.co_filename[len(root) :]
 
 
-def _layer(file: str) -> str:
-    first, *rest = file.split("/")
-    if first == "trio":
-        return "Trio"
-    if first == "benchmarks":
-        return "the program itself"
-    return first if rest else "session"
-
-
 class Account:
-    """The samples, or the bytecodes, by layer, function and line."""
+    """The samples, or the bytecodes, by step, function and line."""
 
     def __init__(self) -> None:
         self._places: Counter[Place | None] = Counter()
@@ -290,23 +284,32 @@ class Account:
     def tables(self, each: float, most: int, *, by_line: bool) -> str:
         """Return the tables, in which each count stands for ``each`` of the unit.
 
-        ``by_line``: the lines of system calls are a layer, and there is a table of lines.
+        ``by_line``: there is a table of lines as well.
         """
-        layers, functions, lines = Counter[str](), Counter[str](), Counter[str]()
+        steps, functions, lines = self.steps(), Counter[str](), Counter[str]()
         for place, count in self._places.items():
             if place is None:
-                layers["the rest"] += count
                 continue
             code, number = place
             file, line = _file(code), linecache.getline(code.co_filename, number).strip()
-            is_system = by_line and any(text in line for text in SYSTEM)
-            layers["system calls" if is_system else _layer(file)] += count
             functions[f"{file} {code.co_qualname}"] += count
             lines[f"{file}:{number} {line[:70]}"] += count
-        text = [*_table("layer", layers, each, most), *_table("function", functions, each, most)]
+        text = [*_table("step", steps, each, most), *_table("function", functions, each, most)]
         if by_line:
             text += _table("line", lines, each, most)
         return "\n".join(text)
+
+    def steps(self) -> Counter[str]:
+        """Return the counts of each step."""
+        steps = Counter[str]()
+        for place, count in self._places.items():
+            if place is None:
+                steps[REST] += count
+                continue
+            code, number = place
+            line = linecache.getline(code.co_filename, number)
+            steps[step_of(_file(code), code.co_qualname, line)] += count
+        return steps
 
 
 def _table(title: str, counts: Counter[str], each: float, most: int) -> list[str]:
@@ -405,6 +408,37 @@ async def account_for(key: str, seconds: float, lines: int, *, count: bool) -> N
                 print(counted.tables(1 / least, lines, by_line=False))
 
 
+async def table(keys: Sequence[str], seconds: float) -> None:
+    """Print the steps of several rows as one table in Markdown."""
+    columns = []
+    for key in keys:
+        row = ROWS[key]
+        _, (ours, *floors) = await measured(row, seconds)
+        async with running(row, row.library) as run:
+            await run.warm_up()
+            found = await sampled(run, seconds)
+        each = ours.least / found.total
+        steps = {step: count * each for step, count in found.steps().items()}
+        columns.append((row.title, ours.least, [floor.least for floor in floors], steps))
+        print(f"{row.title}: {ours.least:.1f} µs", file=sys.stderr)
+    print(_line("µs of CPU, both ends", [title for title, *_ in columns]))
+    print(_line("---", ["---:"] * len(columns)))
+    for step in STEPS:
+        print(_line(step, [_cell(steps.get(step, 0.0)) for *_, steps in columns]))
+    print(_line("**all**", [f"**{_cell(all_)}**" for _, all_, *_ in columns]))
+    print(_line("its floor", [" ".join(map(_cell, floors)) for _, _, floors, _ in columns]))
+
+
+def _line(first: str, cells: Sequence[str]) -> str:
+    return f"| {first} | {' | '.join(cells)} |"
+
+
+def _cell(value: float) -> str:
+    if value < 0.05:
+        return ""
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
 def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(
@@ -412,20 +446,20 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("row", choices=ROWS)
+    parser.add_argument("row", nargs="*", help=f"all, if none is given: {', '.join(ROWS)}")
     parser.add_argument("--seconds", type=float, default=5.0, help="of CPU time, for each part")
     parser.add_argument("--lines", type=int, default=25, help="rows of each table")
     parser.add_argument("--bytecodes", action="store_true", help="count bytecodes as well")
+    parser.add_argument("--markdown", action="store_true", help="print one table of the steps")
     options = parser.parse_args()
-    trio.run(
-        partial(
-            account_for,
-            options.row,
-            options.seconds,
-            options.lines,
-            count=options.bytecodes,
-        )
-    )
+    rows = options.row or list(ROWS)
+    if unknown := set(rows) - set(ROWS):
+        parser.error(f"no such row: {', '.join(unknown)}")
+    if options.markdown:
+        trio.run(table, rows, options.seconds)
+        return
+    for row in rows:
+        trio.run(partial(account_for, row, options.seconds, options.lines, count=options.bytecodes))
 
 
 if __name__ == "__main__":

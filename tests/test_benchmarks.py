@@ -18,7 +18,7 @@ import trio
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import account, adapters, compare, growth, plots, report, runner  # noqa: E402 - needs the path above
+from benchmarks import account, adapters, compare, growth, idle, plots, report, runner  # noqa: E402 - needs the path above
 from benchmarks.__main__ import main  # noqa: E402 - likewise
 from benchmarks.adapter import adapter, peer  # noqa: E402 - likewise
 from benchmarks.figures import FIGURES  # noqa: E402 - likewise
@@ -26,6 +26,7 @@ from benchmarks.loops import ASYNCIO, BLOCKING, TRIO, run_blocking  # noqa: E402
 from benchmarks.meter import Meter  # noqa: E402 - likewise
 from benchmarks.parts import GROUPS, PARTS, expand  # noqa: E402 - likewise
 from benchmarks.runner import Loads, Outcome  # noqa: E402 - likewise
+from benchmarks.steps import STEPS, SYSTEM, step_of  # noqa: E402 - likewise
 
 ABOUT = {
     "processor": "",
@@ -408,10 +409,44 @@ def test_an_account_adds_up_to_the_time_of_an_operation(capsys):
         for table in re.split(r".*share.*", part)[1:]:
             parts = [float(row.split()[0]) for row in table.strip().splitlines()]
             assert sum(parts) == pytest.approx(float(time), rel=0.05, abs=0.05)
-    layers = re.split(r".*share.*", counted)[1]
-    assert {"wire", "protocol", "session", "Trio"} <= {
-        row.split()[-1] for row in layers.splitlines() if row
-    }
+    steps = re.split(r".*share.*", counted)[1]
+    for part in ("encoded", "decoded", "queue", "caller", "callee", "Trio: a task sleeps"):
+        assert part in steps
+
+
+def test_the_steps_of_several_rows_are_one_table(capsys):
+    trio.run(account.table, ["one", "batches"], 0.3)
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head.endswith("one call at a time, plain def | items of a stream, in batches |")
+    cells = {row.split(" | ")[0]: row[2:-2].split(" | ")[1:] for row in rows}
+    assert len(cells) == len(STEPS) + 2
+    for number, whole in enumerate(cells["| **all**"]):
+        parts = [cells[f"| {step}"][number] for step in STEPS]
+        assert sum(float(part or 0) for part in parts) == pytest.approx(
+            float(whole.strip("*")), rel=0.02, abs=0.5
+        )
+
+
+def test_every_module_of_the_library_has_a_step():
+    for path in (ROOT / "trio_rpc").rglob("*.py"):
+        file = str(path.relative_to(ROOT / "trio_rpc"))
+        assert step_of(file, "", "") in STEPS
+    assert step_of("wire/codec.py", "Codec.encode_parts", "") != step_of(
+        "wire/codec.py", "decode", ""
+    )
+    assert step_of("trio/_core/_run.py", "CancelScope.cancel", "") == step_of(
+        "trio/_core/_run.py", "Task._attempt_abort", ""
+    )
+    assert step_of("channels/transports.py", "read", "data = os.read(fileno, 5)") == SYSTEM
+
+
+def test_an_idle_session_needs_little_memory():
+    growth = trio.run(idle.grown, 20)
+    assert growth.objects.total() <= 100
+    assert growth.sizes.total() <= 16 * 1024
+    assert growth.objects["trio_rpc.protocol.protocol.Protocol"] == 1
+    assert growth.sizes["trio_rpc: session"] > 0
+    assert "bytes of a session" in growth.text()
 
 
 def test_the_hosts_of_a_gateway_are_measured_beside_a_plain_route():

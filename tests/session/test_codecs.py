@@ -286,7 +286,7 @@ PLAIN = Codec()
 
 
 def coded(number, call, text):
-    return PLAIN._pack([18, number, call, text])
+    return PLAIN._packer.pack([18, number, call, text])
 
 
 BAD = {
@@ -297,7 +297,7 @@ BAD = {
     "a value that follows": coded(1, 1, b'[1,1,"echo",[1]] 2'),
     "no JSON": coded(1, 1, b"\xff"),
     "no bytes": coded(1, 1, '[1,1,"echo",[1]]'),
-    "too few elements": PLAIN._pack([18, 1, 1]),
+    "too few elements": PLAIN._packer.pack([18, 1, 1]),
     "too many values around": b"\x94\x12" + b"\x90" * 1000,
     "a key twice": coded(1, 1, b'[1,1,"echo",[{"a":1,"a":2}]]'),
     "NaN": coded(1, 1, b'[1,1,"echo",[NaN]]'),

@@ -305,7 +305,7 @@ async def test_many_cancels_of_one_tick_are_sent_before_its_end(autojump_clock):
 # ── idle sessions ────────────────────────────────────────────────────────────────────────────
 
 SESSIONS = 20
-AT_SERVER, AT_CLIENT = 104, 142
+AT_SERVER, AT_CLIENT = 94, 134
 """The most objects of one idle session that the garbage collector follows, in these tests.
 
 Trio's own share, for a socket that a task waits for, is about 30. The collector looks at all of

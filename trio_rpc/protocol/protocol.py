@@ -496,7 +496,7 @@ class Protocol:
         data = self._encode(m.Item(call, value))
         self._given.item(call, len(data))
         if self.incoming[call] is _RUNNING:
-            self._queue(m.Item, data, call=call)
+            self._queue(m.Item, data, NOTHING, call)
 
     def end_items(self, call: int) -> None:
         """Queue the end of an incoming call's Items. Does nothing if they have ended."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from trio_rpc.wire.many import DEPTH, FIRST, MOST, read_many
 from trio_rpc.wire.messages import Item, Message, Reference, parse_message
 from trio_rpc.wire.one_pass import Reader, Shapes, read_head
 from trio_rpc.wire.parts import LARGE, BufferList, SplitMessage, pack_parts
-from trio_rpc.wire.plain import ENCODER, is_plain
+from trio_rpc.wire.plain import ENCODER, SHORT, is_plain
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
 from trio_rpc.wire.scan import (
     SMALL,
@@ -60,11 +60,28 @@ class Forms(NamedTuple):
     tags: tuple[int, ...] = ()
 
 
+def _is_short(fields: list[Any], limits: Limits) -> bool:
+    """Return whether a message is a scalar result or item, or a call with one scalar, as most are.
+
+    The other fields of messages with so many fields are scalars too. This only saves time.
+    """
+    last = fields[-1]
+    count = len(fields)
+    if count == 4 and type(last) is list and len(last) == 1:
+        last = last[0]
+    elif count != 3:
+        return False
+    return type(last) in SHORT and limits.max_nodes >= 8 and limits.max_depth > 1
+
+
 REFUSED = 7
 """Packets that are not read in one pass after one that could not be: they may be alike."""
 
 _CONTAINERS = frozenset({TUPLE, SET, FROZENSET, MAP})
 _NO_TYPES = TypeRegistry()
+_NO_FORMS = Forms()
+_NOTHING: list[Any] = []
+"""Stands for an empty list. It is compared with ``is`` and never appended to."""
 
 
 class Codec:
@@ -85,12 +102,11 @@ class Codec:
         """Freeze ``registry``. ``make_reference`` makes the objects of references that arrive."""
         self._registry = _NO_TYPES if registry is None else registry
         self._registry.freeze()
-        self.forms = Forms(tags=self._registry.tags)
+        tags = self._registry.tags
+        self.forms = Forms(tags=tags) if tags else _NO_FORMS
         self._make_reference = make_reference
         self.limits = limits
         self.peer_limits = limits
-        self._packer = _make_packer()
-        self._pack: Callable[[Any], bytes] = self._packer.pack
         # Packets up to this size can do no harm. No value takes less than a byte.
         self._small = min(SMALL, limits.max_nodes // 2)
         self._reader = Reader(None, self._registry, limits)
@@ -100,17 +116,20 @@ class Codec:
         """The same of packets with several messages."""
         self._most_at_once = min(MOST, limits.max_nodes) if limits.max_depth >= DEPTH else 0
         # Of the message that is being decoded:
-        self._found: list[Any] = []
+        self._found = _NOTHING
         self._problem: str | None = None
         self._has_read_users = False
         self._nesting = 0
         self._extension_bytes = 0
-        self._keys = KeyBuilder()
+        self._keys: KeyBuilder | None = None
 
-    # These refer back to this object, so a codec that only encodes does not make them.
-
+    # Made when it is needed: most sessions are idle, and the packer has a buffer of 4 KiB.
     @cached_property
+    def _packer(self) -> msgpack.Packer:
+        return msgpack.Packer(strict_types=True, default=_pack_other, buf_size=4096)
+
     def _reading(self) -> dict[str, Any]:
+        """Return the options of msgpack. They are not kept, as they refer back to this object."""
         return {
             "ext_hook": self._extension,
             "object_pairs_hook": _map,
@@ -118,14 +137,8 @@ class Codec:
             "timestamp": 3,
         }
 
-    @cached_property
-    def _unpackb(self) -> Callable[[bytes | memoryview], Any]:
-        return partial(msgpack.unpackb, **self._reading)
-
     def let_go(self) -> None:
-        """Drop the references that form a cycle with this object; decoding makes them again."""
-        vars(self).pop("_reading", None)
-        vars(self).pop("_unpackb", None)
+        """Drop the reference that forms a cycle with this object. It decodes plain values then."""
         self._reader = self._reader._replace(shapes=None)
 
     def encode(
@@ -149,7 +162,9 @@ class Codec:
         """
         fields = message.to_wire()
         try:
-            if is_plain(fields, self._registry, self.peer_limits):
+            if _is_short(fields, self.peer_limits) or is_plain(
+                fields, self._registry, self.peer_limits
+            ):
                 try:
                     return ENCODER.encode(fields)
                 except Exception:  # noqa: BLE001, S110 - a large int, or text that is not Unicode
@@ -165,21 +180,20 @@ class Codec:
     def _encode_converted(
         self, fields: list[Any], references: Callable[[Any], Reference | None] | None
     ) -> bytes | BufferList:
-        limits, most = self.peer_limits, self.peer_limits.max_nodes
-        lowering = Converter(self._registry, limits, self._pack, references, self._check_opaque)
+        limits, most, pack = self.peer_limits, self.peer_limits.max_nodes, self._packer.pack
+        lowering = Converter(self._registry, limits, pack, references, self._check_opaque)
         fields = lowering.items(fields, 1)
         if lowering.has_opaque:
-            packed = self._pack(fields)
+            packed: bytes = pack(fields)
             walk(memoryview(packed), most, limits.max_depth)
             return packed
         parts = pack_parts(fields, self._packer, most // 2)
         if parts is not None:
             return parts
-        packed = self._pack(fields)
+        packed = pack(fields)
         if len(packed) > LARGE:
             # A kept packer would hold the memory of this message, in each session.
-            self._packer = _make_packer()
-            self._pack = self._packer.pack
+            del self._packer
         if may_have_more(packed, most):
             walk(memoryview(packed), most)
         return packed
@@ -244,7 +258,7 @@ class Codec:
 
     def _decode_all(self, packet: bytes) -> Iterator[Message]:
         # Not kept between packets: it holds 40 KiB, and a server may have many sessions.
-        unpacker = msgpack.Unpacker(max_buffer_size=len(packet), **self._reading)
+        unpacker = msgpack.Unpacker(max_buffer_size=len(packet), **self._reading())
         unpacker.feed(packet)
         start = 0
         try:
@@ -287,7 +301,7 @@ class Codec:
         """Decode one value. Raises DecodeError, and ExtraData if more follows it."""
         try:
             # unpackb itself bounds every length by the length of the data.
-            return self._unpackb(data)
+            return msgpack.unpackb(data, **self._reading())
         except (RpcError, msgpack.ExtraData):
             raise
         except Exception as error:
@@ -324,9 +338,9 @@ class Codec:
 
     def _forget(self) -> None:
         if self._extension_bytes or self._found:
-            self._found, self._problem, self._extension_bytes = [], None, 0
+            self._found, self._problem, self._extension_bytes = _NOTHING, None, 0
             self._has_read_users = False
-            self._keys = KeyBuilder()
+            self._keys = None
 
     def _extension(self, code: int, data: bytes) -> Any:
         leaf = LEAF_DECODERS.get(code)
@@ -334,6 +348,8 @@ class Codec:
             return leaf(data)
         if code == REFERENCE:
             reference = decode_reference(data, self._make_reference)
+            if self._found is _NOTHING:
+                self._found = []
             self._found.append(reference)
             return reference
         if code in _CONTAINERS:
@@ -376,10 +392,11 @@ class Codec:
             return tuple(items)
         if code == MAP and len(items) % 2:
             raise DecodeError("a map with a key and no value")
+        keys = self._keys = self._keys or KeyBuilder()
         try:
             if code == MAP:
-                return self._keys.map(items[::2], items[1::2])
-            made = self._keys.set(items)
+                return keys.map(items[::2], items[1::2])
+            made = keys.set(items)
         except DecodeError:
             raise
         except Exception as error:
@@ -405,10 +422,6 @@ class Codec:
     def _note_problem(self, problem: str) -> None:
         if self._problem is None:
             self._problem = problem
-
-
-def _make_packer() -> msgpack.Packer:
-    return msgpack.Packer(strict_types=True, default=_pack_other, buf_size=4096)
 
 
 def _pack_other(value: Any) -> msgpack.ExtType:

@@ -30,12 +30,13 @@ from trio_rpc.wire.parts import LARGE
 from trio_rpc.wire.registry import TypeRegistry
 from trio_rpc.wire.simpler import simplifier
 
-__all__ = ["ENCODER", "fields_of", "is_plain"]
+__all__ = ["ENCODER", "SHORT", "fields_of", "is_plain"]
 
 ENCODER: Final = msgspec.msgpack.Encoder()
 """Encodes plain values. It has no state, so one serves all sessions."""
 
-_SHORT: Final = SCALARS - {bytes, bytearray, memoryview}
+SHORT: Final = SCALARS - {bytes, bytearray, memoryview}
+"""Types of values that hold no others, and need no look at their size."""
 _KEYS: Final = frozenset({str, bytes})
 
 _of_all: Final = chain.from_iterable
@@ -54,7 +55,7 @@ def is_plain(values: Sequence[Any], registry: TypeRegistry, limits: Limits) -> b
     """
     waiting: list[Any] = []
     for one in values:
-        if type(one) not in _SHORT:
+        if type(one) not in SHORT:
             waiting.append(one)  # noqa: PERF401 - a comprehension takes longer for so few
     left = FEW if limits.max_depth > FEW else limits.max_depth - 1  # so few cannot be too deep
     nodes = 1 + len(values)
@@ -84,10 +85,10 @@ def is_plain(values: Sequence[Any], registry: TypeRegistry, limits: Limits) -> b
                 return False
             inner = found
         nodes += each * len(inner)
-        if not _SHORT.issuperset(map(type, inner)):
+        if not SHORT.issuperset(map(type, inner)):
             if len(inner) > left:
                 return _are_plain(values, registry, limits)
-            waiting += [value for value in inner if type(value) not in _SHORT]
+            waiting += [value for value in inner if type(value) not in SHORT]
     return nodes <= limits.max_nodes
 
 
@@ -101,10 +102,10 @@ def _are_plain(values: Sequence[Any], registry: TypeRegistry, limits: Limits) ->
     left = limits.max_nodes - 1 - len(values)
     for _ in range(limits.max_depth):
         kinds = set(map(type, level))
-        if _SHORT.issuperset(kinds):
+        if SHORT.issuperset(kinds):
             return True
         inner: list[Any] = []
-        for kind in kinds - _SHORT:
+        for kind in kinds - SHORT:
             members: list[Any] = level
             if len(kinds) > 1:
                 members = [one for one in level if type(one) is kind]

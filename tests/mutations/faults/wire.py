@@ -187,8 +187,8 @@ FAULTS = (
     fault(
         "an item of a cancelled call is sent",
         "protocol/protocol.py",
-        "        if self.incoming[call] is _RUNNING:\n            self._queue(m.Item, data, call=call)\n",
-        "        self._queue(m.Item, data, call=call)\n",
+        "        if self.incoming[call] is _RUNNING:\n            self._queue(m.Item, data, NOTHING, call)\n",
+        "        self._queue(m.Item, data, NOTHING, call)\n",
         "protocol/test_protocol_streams.py",
     ),
     fault(
