@@ -24,7 +24,7 @@ from trio_rpc.util.text import one_line
 
 try:
     from opentelemetry import metrics, propagate, trace
-    from opentelemetry.context import Context, get_current
+    from opentelemetry.context import Context, attach, detach, get_current
     from opentelemetry.trace import SpanKind, Status, StatusCode
 except ModuleNotFoundError as exc:
     text = needs_extra("trio_rpc.otel", "otel", exc)
@@ -38,6 +38,9 @@ NAME: Final = "trio_rpc"
 
 BOUNDARIES: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """The boundaries of the histograms, in seconds, as the conventions recommend."""
+
+LONGEST_FIELD: Final = 8192
+"""Characters of a field of metadata that is read: the longest baggage that the W3C requires."""
 
 OTHER: Final = "_OTHER"
 """The method in the attributes of a call that has no method of a known name."""
@@ -115,13 +118,16 @@ class _Telemetry:
             set_status_on_exception=False,
         )
         began, error = trio.current_time(), None
+        # All that the metadata say, such as the baggage, is current in the handler, and nothing of
+        # the task that has opened the session.
+        token = attach(trace.set_span_in_context(span, parent))
         try:
-            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-                return await (proceed() if call.is_incoming else _send(proceed))
+            return await (proceed() if call.is_incoming else _send(proceed))
         except BaseException as exc:
             error = exc
             raise
         finally:
+            detach(token)
             attributes |= _outcome(error)
             if isinstance(error, trio_rpc.MethodNotFound):
                 attributes["rpc.method"] = OTHER
@@ -144,13 +150,21 @@ def _parent_of(call: trio_rpc.Call) -> Context:
     """Return the context of an incoming call's span.
 
     It is a child of the span that the call's metadata name. Without one, a callback belongs to this
-    program's own call. Any other call begins a trace: the span that was current when the session
-    was opened does not concern it.
+    program's own call. Any other call of a session begins a trace: what was current when the session
+    was opened does not concern it. A call of a gateway has the context of its HTTP request, in which
+    a middleware may have set baggage.
     """
     handled = handled_call.get()
     is_callback = handled is not None and handled.parent_call is not None
-    texts = {key: value for key, value in call.metadata.items() if isinstance(value, str)}
-    return propagate.extract(texts, get_current() if is_callback else Context())
+    is_ours = is_callback or call.session_or_none is None
+    known = propagate.get_global_textmap().fields
+    texts = {
+        key: value
+        for key, value in call.metadata.items()
+        # OpenTelemetry logs a longer text as a whole.
+        if key in known and isinstance(value, str) and len(value) <= LONGEST_FIELD
+    }
+    return propagate.extract(texts, get_current() if is_ours else Context())
 
 
 def _name_of(call: trio_rpc.Call) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
 from helpers.gateway_tools import browsing, hosting
-from opentelemetry import trace
+from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -161,6 +162,62 @@ async def test_one_trace_over_browser_gateway_main_plugin_and_callback(telemetry
     spans = telemetry.spans
     assert {f"{span.context.trace_id:032x}" for span in spans} == {TRACE}
     assert telemetry.tree() == ["front.start server", *(f"  {line}" for line in CHAIN)]
+
+
+class Bags:
+    @trio_rpc.method
+    async def bag(self, ask: Callable[[], Awaitable[str]] | None = None) -> str:
+        return str(baggage.get_baggage("user")) if ask is None else await ask()
+
+    @trio_rpc.method
+    def plain(self) -> str:
+        return str(baggage.get_baggage("user"))
+
+    @trio_rpc.stream
+    async def bags(self):
+        yield str(baggage.get_baggage("user"))
+
+
+@contextlib.contextmanager
+def user(name):
+    token = context.attach(baggage.set_baggage("user", name))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+async def test_baggage_travels_with_calls_and_none_is_left_of_the_task_that_opened_the_session(
+    telemetry,
+):
+    async def ask():
+        return str(baggage.get_baggage("user"))
+
+    with user("the server"):
+        opened = open_session_pair(
+            Bags(), None, options_a=telemetry.options, options_b=telemetry.options
+        )
+        ends = await opened.__aenter__()
+    try:
+        proxy = ends[1].proxy("", Bags)
+        assert await proxy.bag() == "None"
+        with user("ann"):
+            assert await proxy.bag() == "ann"
+            assert await proxy.plain() == "ann"
+            assert await proxy.bag(ask) == "ann"
+            async with proxy.bags() as bags:
+                assert await bags.receive() == "ann"
+        assert await proxy.bag() == "None"
+    finally:
+        await opened.__aexit__(None, None, None)
+
+
+async def test_a_peer_does_not_choose_how_much_opentelemetry_logs(telemetry, caplog):
+    async with open_session_pair(Bags(), None, options_a=telemetry.options) as (_, session):
+        with trio_rpc.metadata(baggage="user=" + "x" * 10_000, traceparent=PARENT):
+            assert await session.call("bag") == "None"
+    assert not [each for each in caplog.records if each.name.startswith("opentelemetry")]
+    assert f"{telemetry.spans[0].context.trace_id:032x}" == TRACE
 
 
 class Service:

@@ -76,8 +76,22 @@ FAULTS = (
     fault(
         "an incoming call without metadata continues the trace in which the session was opened",
         "otel.py",
-        "get_current() if is_callback else Context()",
+        "get_current() if is_ours else Context()",
         "get_current()",
+        OTEL,
+    ),
+    fault(
+        "a handler has the baggage of the task that opened the session, and not of its caller",
+        "otel.py",
+        "        token = attach(trace.set_span_in_context(span, parent))\n",
+        "        token = attach(trace.set_span_in_context(span))\n",
+        OTEL,
+    ),
+    fault(
+        "a peer chooses how much OpenTelemetry logs",
+        "otel.py",
+        " and len(value) <= LONGEST_FIELD\n",
+        "\n",
         OTEL,
     ),
     fault(
