@@ -93,7 +93,7 @@ async def connect(
         async with _first_that_opens(again, wait) as session:
             yield session
         return
-    tables = make_tables(services)
+    tables = make_tables(services, chosen.registry)
     async with (
         open_carrier(
             ChannelOpener(url, nats),

@@ -69,7 +69,7 @@ async def open_process(
     """
     chosen = make_options(open_process, options)
     check_on_end(on_end)
-    tables = make_tables(services)
+    tables = make_tables(services, chosen.registry)
     async with (
         open_process_channel(
             command,
@@ -108,7 +108,7 @@ async def open_parent(
     """
     chosen = make_options(open_parent, options)
     check_on_end(on_end)
-    tables = make_tables(services)
+    tables = make_tables(services, chosen.registry)
     async with (
         open_parent_channel(limits=chosen.limits) as channel,
         run_session(Core(channel, tables, chosen, "the parent process"), on_end=on_end) as session,

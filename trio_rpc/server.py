@@ -345,7 +345,7 @@ async def open_server(
     """
     chosen = make_options(open_server, options)
     _check_age(max_session_age)
-    tables, shared_services = make_shared_tables(services)
+    tables, shared_services = make_shared_tables(services, chosen.registry)
     resumption = resume_settings(resume)
     check_type("server_limits", server_limits, ServerLimits, "a trio_rpc.ServerLimits")
     patience, complaints = chosen.limits.shutdown_timeout, RateLimitedLog(logger)

@@ -86,8 +86,8 @@ async def open_thread(
     check_on_end(on_end)
     shared = {each: getattr(chosen, each) for each in SHARED}
     theirs = make_options(open_thread, {**shared, **(thread_options or {})})
-    tables = make_tables(services)
-    main = functools.partial(_serve, make_tables(target), theirs)
+    tables = make_tables(services, chosen.registry)
+    main = functools.partial(_serve, make_tables(target, theirs.registry), theirs)
     async with (
         open_thread_channel(
             main,

@@ -146,7 +146,7 @@ class ServiceClient(Generic[T]):
 
     @target.setter
     def target(self, target: object) -> None:
-        made = make_tables(None if target is None else {"": target})
+        made = make_tables(None if target is None else {"": target}, self._options.registry)
         previous, self._target, self._make_services = self._target, target, made
         if self._served is not None:
             with contextlib.suppress(SessionClosed, SessionBroken):  # the session has just ended

@@ -119,7 +119,7 @@ async def open_pool(
         nats=nats,
     )
     sources = targets.sources(where)
-    tables, shared_services = make_shared_tables(services)
+    tables, shared_services = make_shared_tables(services, chosen.registry)
     after = min(chosen.unresponsive_after, SUSPECT_AFTER)
     chosen = dataclasses.replace(chosen, unresponsive_after=after)
     complaints = RateLimitedLog(logger)

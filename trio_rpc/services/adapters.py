@@ -62,6 +62,8 @@ class Adapter(metaclass=AdapterType):
     """Stands in an annotation for a type that msgspec does not support."""
 
     convert: ClassVar[Callable[[Any, Read], Any]]
+    instances_of: ClassVar[type | None] = None
+    """The class whose instances alone are accepted, as they are; None if it is something else."""
 
 
 def adapter(name: str, convert: Callable[[Any, Read], Any], cost: int) -> Any:

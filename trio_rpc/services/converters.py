@@ -230,7 +230,10 @@ def _is_plain_protocol(wanted: type) -> bool:
 
 def instance_of(cls: type) -> Any:
     """Return the adapter that accepts the instances of a class as they are."""
-    return adapter(cls.__name__, lambda value, _: _check_instance(cls, value), OTHER)
+    made = adapter(cls.__name__, lambda value, _: _check_instance(cls, value), OTHER)
+    if not is_protocol(cls):
+        made.instances_of = cls
+    return made
 
 
 def function_of(name: str, result: Any, prepare: PrepareAll | None) -> Any:

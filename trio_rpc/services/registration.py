@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from trio_rpc.services.fallbacks import fallback_of
+from trio_rpc.services.foreign import check_no_foreign
 from trio_rpc.services.interfaces import Identifier
 from trio_rpc.services.introspection import with_introspection
 from trio_rpc.services.tables import Table, build_table, named_services
@@ -35,6 +36,7 @@ class Services:
         methods: the methods of the services.
         managers: the services that each session enters and leaves, by name; by default, those that
             are async context managers.
+        has_registry: whether the sessions have a TypeRegistry, which may carry any class.
 
     Attributes:
         fallbacks: the fallbacks of the services, by the names of the services.
@@ -46,7 +48,15 @@ class Services:
         ValueError: a service is named ``trio_rpc``.
     """
 
-    __slots__ = ("_built_in", "_methods", "fallbacks", "managers", "objects", "table")
+    __slots__ = (
+        "_built_in",
+        "_has_registry",
+        "_methods",
+        "fallbacks",
+        "managers",
+        "objects",
+        "table",
+    )
 
     def __init__(
         self,
@@ -54,6 +64,8 @@ class Services:
         objects: Mapping[str, object] | None = None,
         methods: Table | None = None,
         managers: Mapping[str, object] | None = None,
+        *,
+        has_registry: bool = True,
     ) -> None:
         self.objects: Mapping[str, object] = objects or {}
         found = {name: fallback_of(name, obj) for name, obj in self.objects.items()}
@@ -62,6 +74,7 @@ class Services:
             managers = {name: one for name, one in self.objects.items() if is_context_manager(one)}
         self.managers = managers
         self._built_in = built_in
+        self._has_registry = has_registry
         self._methods = methods or {}
         self.table: Table = {**with_introspection(self._methods), **built_in}
 
@@ -72,11 +85,15 @@ class Services:
             services: services as :func:`build_table` takes them.
 
         Raises:
-            TypeError: one of them is not a service, or does not fit its interface.
+            TypeError: one of them is not a service, does not fit its interface, or has a method
+                that could never be called.
             ValueError: one of them has an illegal name, or the name of another.
         """
         objects = {name: obj for name, obj, _ in named_services(services)}
-        return self.joined(Services({}, objects, build_table(services)))
+        table = build_table(services)
+        if not self._has_registry:
+            check_no_foreign(table)
+        return self.joined(Services({}, objects, table))
 
     def joined(self, other: Services) -> Services:
         """Return these services and those of ``other``. Raises ValueError for a common name."""
@@ -88,11 +105,14 @@ class Services:
             {**self.objects, **other.objects},
             {**self._methods, **other._methods},
             {**self.managers, **other.managers},
+            has_registry=self._has_registry,
         )
 
     def entered(self) -> Services:
         """Return these services for sessions that share them, and neither enter nor leave any."""
-        return Services(self._built_in, self.objects, self._methods, {})
+        return Services(
+            self._built_in, self.objects, self._methods, {}, has_registry=self._has_registry
+        )
 
     def without(self, name: str) -> Services:
         """Return these services without one of them. Raises LookupError if it is not there."""
@@ -103,6 +123,7 @@ class Services:
             {key: obj for key, obj in self.objects.items() if key != name},
             {key: one for key, one in self._methods.items() if service_of(key) != name},
             {key: one for key, one in self.managers.items() if key != name},
+            has_registry=self._has_registry,
         )
 
 

@@ -73,6 +73,11 @@ class Parameters(NamedTuple):
     more: _Parameter | None
     others: _Parameter | None
 
+    @property
+    def all(self) -> Sequence[_Parameter]:
+        """Those that have a name, each once."""
+        return list({one.name: one for one in (*self.positional, *self.named.values())}.values())
+
 
 class Signature:
     """The parameters of one function that the other end may call.

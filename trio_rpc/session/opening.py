@@ -21,6 +21,7 @@ from trio_rpc.session.streams.scopes import SCOPE, scope_method
 from trio_rpc.session.watch import Watchman
 from trio_rpc.util.one_exception import one_exception, raise_one
 from trio_rpc.util.places import catching
+from trio_rpc.wire.registry import TypeRegistry
 
 __all__ = [
     "OnEnd",
@@ -78,7 +79,7 @@ async def open_session(
     """
     chosen = make_options(open_session, options)
     check_on_end(on_end)
-    core = Core(channel, make_tables(services), chosen, name or repr(channel))
+    core = Core(channel, make_tables(services, chosen.registry), chosen, name or repr(channel))
     async with run_session(core, on_end=on_end) as session:
         yield session
 
@@ -106,45 +107,44 @@ async def serve_session(
         ValueError: an option or a service has an invalid value.
     """
     chosen = make_options(serve_session, options)
-    core = Core(channel, make_tables(services), chosen, name or repr(channel))
+    core = Core(channel, make_tables(services, chosen.registry), chosen, name or repr(channel))
     async with run_session(core, on_end="keep") as session:
         await session.wait_closed()
 
 
-def make_tables(services: object) -> MakeServices:
+def make_tables(services: object, registry: TypeRegistry | None = None) -> MakeServices:
     """Return the function that makes the services of each session.
 
     All sessions have the same ones unless ``services`` is a function of the session.
     """
+    none = _no_services(has_registry=bool(registry))
     if services is None:
-        return _nothing
+        return lambda _session: none
     if not is_per_session(services):
-        made = _no_services().having(services)
+        made = none.having(services)
         return lambda _session: made
     check_maker(services)  # type: ignore[arg-type]  # it is a function
-    return lambda session: _no_services().having(resolve(services, session))
+    return lambda session: none.having(resolve(services, session))
 
 
-def make_shared_tables(services: object) -> tuple[MakeServices, Sequence[object]]:
+def make_shared_tables(
+    services: object, registry: TypeRegistry | None
+) -> tuple[MakeServices, Sequence[object]]:
     """Return a maker of services for a server's sessions, and the services that the server enters.
 
     The server enters those async context managers that its sessions share.
     """
     if is_per_session(services):
-        return make_tables(services), ()
-    made = _no_services().having(services)
+        return make_tables(services, registry), ()
+    made = _no_services(has_registry=bool(registry)).having(services)
     entered = made.entered()
     return lambda _session: entered, tuple(made.managers.values())
 
 
-def _nothing(_session: object) -> Services:
-    return _no_services()
-
-
 @functools.cache
-def _no_services() -> Services:
+def _no_services(*, has_registry: bool) -> Services:
     """Make the services of a session that has only the methods that every session has."""
-    return Services({SCOPE: scope_method()})
+    return Services({SCOPE: scope_method()}, has_registry=has_registry)
 
 
 def make_session(core: Core) -> Session:

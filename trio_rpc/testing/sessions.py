@@ -67,8 +67,8 @@ async def open_session_pair(
     chosen_b = make_options(open_session_pair, options_b)
     check_on_end(on_end)
     channel_a, channel_b = memory_channel_pair() if channels is None else channels
-    core_a = Core(channel_a, make_tables(services_a), chosen_a, "b")
-    core_b = Core(channel_b, make_tables(services_b), chosen_b, "a")
+    core_a = Core(channel_a, make_tables(services_a, chosen_a.registry), chosen_a, "b")
+    core_b = Core(channel_b, make_tables(services_b, chosen_b.registry), chosen_b, "a")
     async with (
         run_session(core_b, on_end="keep", wait_until_open=False) as session_b,
         run_session(core_a, on_end="keep") as session_a,

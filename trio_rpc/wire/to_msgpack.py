@@ -196,7 +196,10 @@ class Converter:
     def _refuse_in_key(self, cls: type) -> None:
         if self._in_key:
             name = cls.__name__
-            raise _NotHashableError(f"a value that arrives as a {name} cannot be a key")
+            raise _NotHashableError(
+                f"a value that arrives as a {name} cannot be a key: send a list of pairs, or register"
+                " its class on a TypeRegistry"
+            )
 
     def _extension(self, code: int, value: Any) -> msgpack.ExtType:
         payload = self._pack(value)

@@ -10,6 +10,27 @@ HELD = "session/test_held_services.py"
 
 FAULTS = (
     fault(
+        "a parameter that no value ever fits is accepted by a session without a registry",
+        "services/registration.py",
+        "        if not self._has_registry:\n",
+        "        if False:\n",
+        "session/test_foreign_classes.py",
+    ),
+    fault(
+        "a class that a registry carries is refused",
+        "session/opening.py",
+        "    none = _no_services(has_registry=bool(registry))\n",
+        "    none = _no_services(has_registry=False)\n",
+        "session/test_foreign_classes.py",
+    ),
+    fault(
+        "a base of a type that arrives is refused as if no value fitted it",
+        "services/foreign.py",
+        "    if cls is None or any(issubclass(one, cls) for one in _ARRIVING):\n",
+        "    if cls is None:\n",
+        "session/test_foreign_classes.py",
+    ),
+    fault(
         "a service is left before the handlers have ended",
         "session/live_services.py",
         "        while self._incoming.running:\n",

@@ -22,6 +22,7 @@ from trio_rpc.gateway.server.home import ALONE, Home
 from trio_rpc.gateway.server.memory_budget import MemoryBudget, MemoryShare
 from trio_rpc.gateway.server.results import Results
 from trio_rpc.services.error_maps import Detail
+from trio_rpc.services.foreign import check_no_foreign
 from trio_rpc.services.tables import BoundMethod, build_table, missing
 from trio_rpc.session.http_request import HttpRequest
 from trio_rpc.session.session import Filter
@@ -91,6 +92,7 @@ class GatewayState:
     ) -> None:
         self.limits = limits
         self.table = build_table(services)
+        check_no_foreign(self.table, ", in a gateway", "make it a dataclass")
         self.forms = {
             name: Forms(method) for name, method in self.table.items() if not method.kind.is_opened
         }
