@@ -128,7 +128,7 @@ def make_tables(services: object, registry: TypeRegistry | None = None) -> MakeS
 
 
 def make_shared_tables(
-    services: object, registry: TypeRegistry | None
+    services: object, registry: TypeRegistry | None = None
 ) -> tuple[MakeServices, Sequence[object]]:
     """Return a maker of services for a server's sessions, and the services that the server enters.
 
