@@ -15,7 +15,7 @@ import trio
 
 import trio_rpc
 from trio_rpc.gateway import Gateway
-from trio_rpc.testing import memory_channel_pair, open_session_pair
+from trio_rpc.testing import memory_channel_pair
 
 
 class Connection:
@@ -108,30 +108,30 @@ async def test_a_class_without_fields_is_refused(annotation):
     ],
     ids=str,
 )
-async def test_a_parameter_that_some_value_fits_is_accepted(annotation):
-    async with open_session_pair(service_of(annotation), None):
+async def test_a_parameter_that_some_value_fits_is_accepted(annotation, session_pair):
+    async with session_pair(service_of(annotation), None):
         pass
 
 
-async def test_a_parameter_with_a_default_need_not_be_given():
-    async with open_session_pair(service_of(Connection, Connection()), None) as (_, session):
+async def test_a_parameter_with_a_default_need_not_be_given(session_pair):
+    async with session_pair(service_of(Connection, Connection()), None) as (_, session):
         await session.call("take")
 
 
-async def test_a_registry_may_carry_any_class():
+async def test_a_registry_may_carry_any_class(session_pair):
     registry = trio_rpc.TypeRegistry()
     registry.register(64, Connection, lambda one: one.number, Connection)
     options = {"registry": registry}
     service = service_of(Connection)
-    async with open_session_pair(service, None, options_a=options, options_b=options) as (
+    async with session_pair(service, None, options_a=options, options_b=options) as (
         _,
         session,
     ):
         await session.call("take", Connection(5))
 
 
-async def test_a_service_that_is_set_later_is_refused_as_well():
-    async with open_session_pair(None, None) as (session, _):
+async def test_a_service_that_is_set_later_is_refused_as_well(session_pair):
+    async with session_pair(None, None) as (session, _):
         with pytest.raises(TypeError, match="no value for parameter 'x' can ever arrive"):
             session.set("late", service_of(Connection))
 
@@ -147,16 +147,16 @@ class Boards:
         return board
 
 
-async def test_an_object_with_fields_is_a_key_if_a_registry_carries_it_and_else_an_error_says_so():
+async def test_an_object_with_fields_is_a_key_only_if_a_registry_carries_it(session_pair):
     registry = trio_rpc.TypeRegistry()
     registry.register(64, Place, lambda one: one.row, Place)
     options = {"registry": registry}
-    async with open_session_pair(Boards(), None, options_a=options, options_b=options) as (
+    async with session_pair(Boards(), None, options_a=options, options_b=options) as (
         _,
         session,
     ):
         assert await session.proxy("", Boards).show({Place(1): 2}) == {Place(1): 2}
-    async with open_session_pair(Boards(), None) as (_, session):
+    async with session_pair(Boards(), None) as (_, session):
         with pytest.raises(
             trio_rpc.EncodeError, match=r"send a list of pairs, or register its class"
         ):

@@ -197,8 +197,8 @@ class Converter:
         if self._in_key:
             name = cls.__name__
             raise _NotHashableError(
-                f"a value that arrives as a {name} cannot be a key: send a list of pairs, or register"
-                " its class on a TypeRegistry"
+                f"a value that arrives as a {name} cannot be a key: send a list of pairs, or"
+                " register its class on a TypeRegistry"
             )
 
     def _extension(self, code: int, value: Any) -> msgpack.ExtType:
