@@ -8,8 +8,10 @@ The life of a channel, as its :class:`Liveness` sees it:
 2. After two fifths of ``silence`` the peer is asked for a keepalive, and after all of it the
    channel breaks. Time in which this end was blocked, or in which its broker was silent, does not
    count.
-3. The end that has opened the channel sends something four times a second, so that it learns by 1
-   that its peer is gone. With a ``linger`` of 1 s it knows that within 1.5 s: see PROBE_INTERVAL.
+3. The end that has opened the channel sends something four times within ``linger``, so that it
+   learns by 1 that its peer is gone. It knows that within half of ``linger`` more: a call that left
+   just before its peer was killed gets no 503, but the next message does. So a quarter, a look,
+   ``linger`` and another look pass.
 4. After ``outage`` seconds without a broker the channel breaks.
 """
 
@@ -35,13 +37,6 @@ __all__ = ["NatsChannel", "Patience"]
 ASK_AT: Final = 0.4
 """The part of ``silence`` after which the peer is asked for a keepalive."""
 
-PROBE_INTERVAL: Final = 0.25
-"""Seconds after which the end that has opened a channel sends something.
-
-A call that left just before its peer was killed gets no 503. The next message does, after this time
-and one look. Then ``linger`` and another look follow: 0.25 + 0.1 + 1 + 0.1 s.
-"""
-
 AGAIN_INTERVAL: Final = 0.25
 """Seconds between two messages that ask for the same missing ones, and between two answers."""
 
@@ -55,6 +50,16 @@ class Patience:
     linger: float
     silence: float
     outage: float
+
+    @property
+    def look_interval(self) -> float:
+        """Seconds between two looks at a channel."""
+        return min(self.linger, self.silence) / 10
+
+    @property
+    def probe_interval(self) -> float:
+        """Seconds after which the end that has opened a channel sends something."""
+        return min(self.linger, self.silence) / 4
 
 
 class NatsChannel(trio.abc.Channel[bytes]):
@@ -537,7 +542,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
             since = max(self._absent_at, broker.changed_at)
             if now - since >= patience.linger:
                 self._break("the process of the other end is gone, as the NATS server says")
-            elif now - self._asked_at >= PROBE_INTERVAL:
+            elif now - self._asked_at >= patience.probe_interval:
                 self._ask()
             return
         if self._missing == self._core.received:  # the question, or its answer, was lost as well
@@ -546,7 +551,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
         if silent >= patience.silence:
             self._break(f"the other end was silent for {silent:.1f} s", tell=True)
         elif silent >= patience.silence * ASK_AT:
-            if now - self._asked_at >= PROBE_INTERVAL:
+            if now - self._asked_at >= patience.probe_interval:
                 self._ask()
-        elif self._opened_here and now - self._sent_at >= PROBE_INTERVAL:
+        elif self._opened_here and now - self._sent_at >= patience.probe_interval:
             self._keep_alive()

@@ -38,9 +38,6 @@ logger = logging.getLogger("trio_rpc")
 
 VERSION: Final = 1
 
-LOOK_INTERVAL: Final = 0.1
-"""Seconds between two looks at the channels."""
-
 BLOCKED: Final = 0.1
 """A look that is late by more seconds shows that this program was blocked."""
 
@@ -256,7 +253,7 @@ class Hub:
             if not self._channels:
                 self._has_channels = trio.Event()
                 await self._has_channels.wait()
-            due = trio.current_time() + LOOK_INTERVAL
+            due = trio.current_time() + self._patience.look_interval
             await trio.sleep_until(due)
             late = trio.current_time() - due
             if late > BLOCKED:

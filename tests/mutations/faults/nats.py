@@ -58,8 +58,8 @@ FAULTS = (
     fault(
         "the end that opened a channel looks for its peer too seldom to miss it within 1.5 s",
         "nats/channel.py",
-        "PROBE_INTERVAL: Final = 0.25",
-        "PROBE_INTERVAL: Final = 0.5",
+        "return min(self.linger, self.silence) / 4",
+        "return min(self.linger, self.silence) / 2",
         CHANNEL,
     ),
     fault(
