@@ -28,6 +28,7 @@ BAD = {
     "timeout of zero": ["call", URL, "m", "[]", "--timeout", "0"],
     "timeout that is not a number": ["call", URL, "m", "[]", "--timeout", "nan"],
     "unknown scheme": ["ping", "ftp://127.0.0.1:1"],
+    "another URL beside NATS": ["instances", "nats://127.0.0.1/market", URL],
     "no port": ["ping", "tcp://127.0.0.1"],
     "control characters in the URL": ["ping", "tcp://\x1b[2J:1"],
     "not JSON": ["call", URL, "m", "{]"],
@@ -109,6 +110,13 @@ def test_a_refused_connection_exits_with_code_3(capsys):
     assert out == ""
     assert err.startswith(f"trio-rpc: cannot connect to tcp://127.0.0.1:{port}: ")
     assert err.count("\n") == 1
+
+
+def test_several_instances_may_be_typed(capsys):
+    assert main(["instances", "tcp://127.0.0.1:1", "tcp://127.0.0.2:1"]) == Exit.UNREACHABLE
+    text = capsys.readouterr().err
+    assert "cannot connect to tcp://127.0.0.1:1" in text
+    assert "cannot connect to tcp://127.0.0.2:1" in text
 
 
 def test_an_address_in_use_exits_with_code_3(capsys, tmp_path, monkeypatch):

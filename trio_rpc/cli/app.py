@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Sequence
@@ -490,7 +491,7 @@ app.command(help_epilogue=epilogue("top"))(top)
 def instances(
     url: str,
     /,
-    *,
+    *more: str,
     watch: Switch = False,
     wait: float = 0.5,
     connection: Connection = DEFAULT_CONNECTION,
@@ -501,6 +502,7 @@ def instances(
     Args:
         url: As for call; dns+tcp://name:port lists each address of a name, and
             nats://host,host/service those that serve behind NATS, with their own URLs.
+        more: URLs of other instances, as --also.
         watch: Print the list again after each change, until Ctrl-C. Not for NATS.
         wait: Seconds in which instances behind NATS answer.
         connection: How to connect.
@@ -509,10 +511,11 @@ def instances(
     if not (math.isfinite(wait) and wait > 0):
         raise Usage("--wait must be a number of seconds, more than 0")
     if is_nats(url):
-        if watch or connection.also:
-            raise Usage("with nats://, neither --watch nor --also can be used")
+        if watch or more or connection.also:
+            raise Usage("with nats://, neither --watch nor other URLs can be used")
         trio_run(behind_nats.instances, url, Output(as_json=json), wait=wait)
         return
+    connection = dataclasses.replace(connection, also=[*connection.also, *more])
     target = Target(url=url, connection=connection)
     trio_run(list_instances, target, Output(as_json=json), watch=watch)
 
