@@ -25,12 +25,20 @@ PATIENT = NatsOptions(silence=3_600, ping_interval=1_200, linger=600, outage=3_6
 """For tests whose clock jumps while the server is at work."""
 
 
+MISSING = "nats-server is missing: it is in the dependency group test"
+
+
+def find_program():
+    """Return the path of nats-server, or None."""
+    beside = Path(sys.executable).parent / "nats-server"
+    return str(beside) if beside.exists() else shutil.which("nats-server")
+
+
 def server_program():
     """Return the path of nats-server, or skip the test with the reason."""
-    beside = Path(sys.executable).parent / "nats-server"
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    found = find_program()
     if found is None:
-        pytest.skip("nats-server is missing: it is in the dependency group test")
+        pytest.skip(MISSING)
     return found
 
 

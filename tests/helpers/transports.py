@@ -1,6 +1,7 @@
 """Connect two ends over each transport that a session can use.
 
-``json`` is in memory, with :class:`trio_rpc.codecs.JsonCodec` in place of MessagePack.
+``json`` is in memory, with :class:`trio_rpc.codecs.JsonCodec` in place of MessagePack. ``nats`` is a
+broker within this program, and ``nats-server`` a real one.
 To add one, add its name to ``KINDS``, and a branch to ``Transport.join`` if it has no URL.
 """
 
@@ -13,6 +14,7 @@ import trio
 from helpers.channel_pairs import Held, child_channels, connected_by, thread_channels
 from helpers.forwarding_pairs import open_channel_pair
 from helpers.nats_broker import open_broker_pair
+from helpers.nats_settling import RealPair
 from helpers.resumable_network import ResumableNetwork
 from trio_rpc.channels import carrier_limits
 from trio_rpc.channels.connection import owned
@@ -34,6 +36,7 @@ KINDS = (
     "forwarding",
     "resumable",
     "nats",
+    "nats-server",
 )
 
 WITHOUT_URLS = {"process": child_channels, "thread": thread_channels}
@@ -62,6 +65,7 @@ class Transport:
         self._nursery = nursery
         self._url = f"unix://{tmp_path}/socket" if kind == "unix" else f"{kind}://127.0.0.1:0"
         self._contexts = contexts if kind in ("tls", "wss") else (None, None)
+        self.real = RealPair()
 
     @contextlib.asynccontextmanager
     async def join(self, *limits):
@@ -77,8 +81,9 @@ class Transport:
             async with open_resumable_pair(*limits) as ends:
                 yield ends
             return
-        if self.kind == "nats":
-            async with open_broker_pair(*limits) as ends:
+        if self.kind in ("nats", "nats-server"):
+            open_pair = open_broker_pair if self.kind == "nats" else self.real.open
+            async with open_pair(*limits) as ends:
                 yield ends
             return
         held = Held(self._nursery), Held(self._nursery)

@@ -10,9 +10,11 @@ If it does so without channels, ``tests/transports/test_transports.py`` lists it
 from __future__ import annotations
 
 import contextlib
+import math
 
 import pytest
 import trio
+from helpers.nats_server import MISSING, find_program
 from helpers.tls import make_contexts
 from helpers.transports import IN_MEMORY, KINDS, Transport
 from trio.testing import MockClock
@@ -37,7 +39,10 @@ def pytest_generate_tests(metafunc):
         if unknown := set(kinds) - set(KINDS):
             raise pytest.UsageError(f"--transport: {unknown} are not among {KINDS}")
         slow = [pytest.mark.slow] if len(kinds) > 1 else []
-        runs = [pytest.param(kind, marks=[] if kind == "memory" else slow) for kind in kinds]
+        marks = dict.fromkeys(kinds, slow) | {"memory": []}
+        if find_program() is None:
+            marks["nats-server"] = [*slow, pytest.mark.skip(reason=MISSING)]
+        runs = [pytest.param(kind, marks=marks[kind]) for kind in kinds]
         metafunc.parametrize("session_pair", runs, indirect=True)
 
 
@@ -48,9 +53,15 @@ def _is_in_memory(request):
 
 
 @pytest.fixture
-async def session_pair(request, nursery, tmp_path, server_tls):
+async def session_pair(request, nursery, tmp_path, server_tls, monkeypatch):
     """Return a function like ``open_session_pair`` whose sessions are joined by one transport."""
     transport = Transport(request.param, nursery, tmp_path, server_tls)
+    if request.param == "nats-server":
+        transport.real.take_over(monkeypatch)
+        clock = trio.lowlevel.current_clock()
+        if isinstance(clock, MockClock) and clock.autojump_threshold < math.inf:
+            clock.autojump_threshold = math.inf
+            nursery.start_soon(transport.real.run_clock, clock)
 
     @contextlib.asynccontextmanager
     async def open_over_transport(services_a=None, services_b=None, **options):

@@ -11,6 +11,8 @@ from helpers.transports import KINDS, Transport
 
 from trio_rpc import DEFAULT_LIMITS
 
+SLOW = pytest.mark.slow
+
 SESSION = Path(__file__).parents[1] / "session"
 
 ALONE = {
@@ -38,7 +40,9 @@ IN_MEMORY = {
 """Tests whose sessions are joined in memory only."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=SLOW if kind == "nats-server" else ()) for kind in KINDS]
+)
 async def test_each_transport_uses_its_own_kind_of_channel(kind, nursery, tmp_path):
     """Sessions work between processes and over a network, by TCP, TLS, WebSockets and sockets."""
     transport = Transport(kind, nursery, tmp_path, make_contexts())
@@ -52,6 +56,7 @@ async def test_each_transport_uses_its_own_kind_of_channel(kind, nursery, tmp_pa
         "forwarding": "ForwardingChannel",
         "resumable": "ResumableChannel",
         "nats": "NatsChannel",
+        "nats-server": "NatsChannel",
     }
     if kind in ("process", "thread"):
         assert kinds == [f"{kind.capitalize()}Channel", "StreamChannel"]

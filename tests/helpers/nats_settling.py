@@ -1,0 +1,123 @@
+"""Sessions over a real NATS server in tests with a mock clock, which cannot see that server.
+
+``wait_all_tasks_blocked`` returns while messages are still in the server, and a mock clock that jumps
+on its own would jump meanwhile. So a test over a real server uses two other functions:
+
+- ``settle`` takes the place of ``wait_all_tasks_blocked``. A PING on each connection comes back after
+  all messages before it: the first round shows that the server has passed on all that was sent, and
+  the second one that all of that has arrived. This is repeated until nothing has moved.
+- ``run_clock`` jumps to the next deadline, but only when all is settled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import secrets
+import sys
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from helpers.nats_server import PATIENT, shared_server
+from trio_rpc.nats import open_nats
+from trio_rpc.wire.limits import DEFAULT_LIMITS
+
+CUSHION = 0.002
+"""Seconds without a task that can run, before the clock jumps: a thread may be at work."""
+
+
+class RealPair:
+    """Opens both ends of a channel over a server of its own process."""
+
+    def __init__(self):
+        self._connections = []
+        self._channels = []
+        self._sent = 0
+        self._changing = 0
+        """Pairs that are being opened or closed."""
+        self._settling = 0
+        """Tasks of the test that wait in ``settle``."""
+
+    @contextlib.asynccontextmanager
+    async def open(self, *limits):
+        """Open both ends for the block."""
+        ours, theirs = limits or (DEFAULT_LIMITS, DEFAULT_LIMITS)
+        url, service = shared_server().url, secrets.token_hex(8)
+        self._changing += 1
+        async with (
+            open_nats(url, options=PATIENT) as client,
+            open_nats(url, options=PATIENT) as server,
+            await server.listen(service, limits=theirs) as listener,
+            client.open_channel(service, limits=ours) as opened,
+        ):
+            connection = await listener.accept()
+            async with connection.prepared() as accepted:
+                for nats in (client, server):
+                    self._count(nats._client)
+                    self._connections.append(nats)
+                self._channels += [opened, accepted]
+                self._changing -= 1
+                try:
+                    yield opened, accepted
+                finally:
+                    self._changing += 1
+                    for nats in (client, server):
+                        del nats._client.publish_raw
+                        self._connections.remove(nats)
+                    for channel in (opened, accepted):
+                        self._channels.remove(channel)
+        self._changing -= 1
+
+    def _count(self, client):
+        """Count what the channels of a client send."""
+        publish_raw = client.publish_raw
+
+        def counted(line, data):
+            self._sent += 1
+            publish_raw(line, data)
+
+        client.publish_raw = counted
+
+    def _moves(self):
+        return self._sent + sum(channel.heard for channel in self._channels)
+
+    async def settle(self, cushion=0.0):
+        """Wait until all tasks are blocked, and nothing is on its way through the server."""
+        self._settling += 1
+        try:
+            await self._settle(cushion)
+        finally:
+            self._settling -= 1
+
+    async def _settle(self, cushion):
+        while True:
+            await wait_all_tasks_blocked(cushion)
+            before = self._moves()
+            for _ in range(2):
+                for each in list(self._connections):
+                    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                        await each.flush()
+            await wait_all_tasks_blocked(cushion)
+            if self._moves() == before:
+                return
+
+    async def run_clock(self, clock):
+        """Let a mock clock jump whenever all is settled.
+
+        It stands still while a pair is opened or closed. A task that waits in ``settle`` goes on
+        first, as one in ``wait_all_tasks_blocked`` does before Trio lets a clock jump.
+        """
+        while True:
+            await self._settle(CUSHION)
+            seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline
+            if not self._changing and not self._settling and seconds < math.inf:
+                clock.jump(max(0, seconds))
+
+    def take_over(self, monkeypatch):
+        """Let all modules of tests use ``settle`` in place of ``wait_all_tasks_blocked``."""
+        monkeypatch.setattr(trio.testing, "wait_all_tasks_blocked", self.settle)
+        for name, module in list(sys.modules.items()):
+            is_ours = name.startswith("test_") or (name.startswith("helpers.") and name != __name__)
+            if is_ours and hasattr(module, "wait_all_tasks_blocked"):
+                monkeypatch.setattr(module, "wait_all_tasks_blocked", self.settle)
