@@ -344,6 +344,23 @@ async def test_the_number_of_waiting_calls_is_bounded(autojump_clock, nursery, t
             callers.cancel_scope.cancel()
 
 
+async def test_law_16_a_caller_that_tries_again_and_again_stops_nobody(autojump_clock, three):
+    async with pool_of(three[0], max_waiting=0) as pool:
+        three[0].kill()
+        await trio.sleep(1)
+        for kind in (trio_rpc.Overloaded, trio_rpc.SessionClosed):
+            tries = 0
+            with trio.move_on_after(1):
+                while tries < 100_000:
+                    tries += 1
+                    with pytest.raises(kind):
+                        await pool.call("where")
+                    if tries == 100:
+                        trio.lowlevel.current_clock().jump(2)
+            assert tries < 200
+            pool._balancer.end()
+
+
 async def test_one_deadline_holds_for_all_attempts(autojump_clock, nursery, three):
     async with pool_of(three[0]) as pool:
         three[0].kill()
@@ -351,6 +368,101 @@ async def test_one_deadline_holds_for_all_attempts(autojump_clock, nursery, thre
         with trio.move_on_after(2) as scope:
             await pool.call("where")
         assert scope.cancelled_caught
+
+
+async def test_the_second_attempt_has_what_is_left_of_the_deadline(autojump_clock, nursery, three):
+    async def full_after_a_while(call, proceed):
+        await trio.sleep(3)
+        raise trio_rpc.Overloaded("full")
+
+    async def look_at_deadline(call, proceed):
+        left.append(trio.current_effective_deadline() - trio.current_time())
+        return await proceed()
+
+    left = []
+    busy = FakeInstance("busy", filters=[full_after_a_while])
+    idle = FakeInstance("idle", filters=[look_at_deadline])
+    for each in (busy, idle):
+        await nursery.start(each.serve)
+    async with pool_of(busy, idle) as pool:
+        await all_open(pool)
+        with trio.fail_after(10):
+            while not busy_was_tried(pool):
+                left.clear()
+                await pool.call("where")
+        assert left == [pytest.approx(7)]
+        with trio.move_on_after(5) as scope:  # of which the attempt at "busy" uses 3 s
+            while True:
+                await pool.call("sleep", 1)
+        assert scope.cancelled_caught
+        assert trio.current_time() == pytest.approx(3 + 5)
+
+
+def busy_was_tried(pool):
+    return any(each.name == "busy" and each.failures for each in pool.instances())
+
+
+async def test_filters_run_around_each_attempt_and_metadata_travels(autojump_clock, nursery):
+    async def full(call, proceed):
+        raise trio_rpc.Overloaded("full")
+
+    async def seen_by_instance(call, proceed):
+        seen.append(dict(call.metadata))
+        return await proceed()
+
+    async def count(call, proceed):
+        tried.append(call.method)
+        return await proceed()
+
+    seen, tried = [], []
+    busy = FakeInstance("busy", filters=[full])
+    idle = FakeInstance("idle", filters=[seen_by_instance])
+    for each in (busy, idle):
+        await nursery.start(each.serve)
+    async with pool_of(busy, idle, filters=[count]) as pool:
+        await all_open(pool)
+        calls = 0
+        with trio_rpc.metadata(user="ann"):
+            while not busy_was_tried(pool):
+                calls += 1
+                await pool.call("where")
+        assert seen == [{"user": "ann"}] * calls
+        assert tried == ["where"] * (calls + 1)
+
+
+async def test_the_error_says_which_instance_has_another_interface(autojump_clock, nursery, three):
+    class Other:
+        @trio_rpc.method
+        async def where(self, key: int) -> str:
+            raise NotImplementedError
+
+    old = FakeInstance("old", services=Other())
+    await nursery.start(old.serve)
+    async with pool_of(old, three[0]) as pool:
+        await all_open(pool)
+        errors = []
+        while len(errors) < 2:
+            for method in ("where", "sleep"):
+                try:
+                    await pool.call(method, *((0,) if method == "sleep" else ()))
+                except (trio_rpc.InvalidArguments, trio_rpc.MethodNotFound) as exc:
+                    errors.append(exc)
+        assert all(exc.__notes__ == ["called at old"] for exc in errors)
+
+
+async def test_the_error_of_several_attempts_names_each(autojump_clock, nursery):
+    async def full(call, proceed):
+        raise trio_rpc.Overloaded("full")
+
+    busy = FakeInstance("busy", filters=[full])
+    await nursery.start(busy.serve)
+    async with pool_of(busy, patience=1) as pool:
+        with pytest.raises((Unavailable, trio_rpc.Overloaded)) as caught:
+            await pool.call("where")
+        notes = caught.value.__notes__
+        assert notes[0] == "attempt 1 at busy: Overloaded (not started): full"
+        assert len(notes) > 1
+        assert notes[-1].startswith(("attempt", "and "))
 
 
 async def test_cancelling_waits_for_the_end_of_the_present_attempt(autojump_clock, three):
@@ -390,11 +502,31 @@ async def test_a_suspect_instance_is_called_only_if_there_is_no_other(autojump_c
             callers.cancel_scope.cancel()
 
 
+ODD_URLS = (
+    "",
+    "localhost:5000",
+    "tcp://",
+    "tcp://host",
+    "tcp://host:99999",
+    "tcp://host:0",
+    "tcp://a b:1",
+    "tcp://a:1,tcp://b:1",
+    "http://a",
+    "dns+tcp://name",
+    "dns+tcp://name:0",
+    "dns+ws://name:1",
+    "exec:",
+    "exec:'unclosed",
+    "nats://",
+    "nats://host/a b",
+)
+
+
 async def test_a_pool_of_no_url_and_of_odd_ones(autojump_clock):
     with pytest.raises(ValueError, match="a pool needs a URL"):
         async with trio_rpc.open_pool():
             pass
-    for odd in ("localhost:5000", "dns+tcp://name", "exec:", "http://a"):
+    for odd in ODD_URLS:
         with pytest.raises(ValueError):
             async with trio_rpc.open_pool(odd):
                 pass

@@ -307,6 +307,34 @@ async def test_a_source_that_fails_is_asked_again(autojump_clock, caplog, three)
     assert "the registry is down" in caplog.text
 
 
+async def test_a_source_that_never_waits_does_not_stop_the_program(autojump_clock, three):
+    told = 0
+
+    async def hurry():
+        nonlocal told
+        while True:
+            told += 1
+            yield [three[told % 2].instance, three[2].instance]
+
+    async with trio_rpc.open_pool(hurry()) as pool:
+        for _ in range(20):
+            await pool.call("where")
+            await trio.sleep(0.5)
+    assert told <= 12 * 100
+
+
+async def test_a_source_that_cannot_be_iterated_over_yet_is_asked_again(autojump_clock, three):
+    class Late:
+        def __aiter__(self):
+            if trio.current_time() < 5:
+                raise OSError("the registry is starting")
+            return told([three[0].instance])
+
+    async with trio_rpc.open_pool(Late()) as pool:
+        assert trio.current_time() >= 5
+        assert await pool.call("where") == "a"
+
+
 async def test_a_source_with_a_bug_ends_the_block(autojump_clock, three):
     async def buggy():
         yield [three[0].instance]

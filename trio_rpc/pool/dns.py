@@ -13,6 +13,7 @@ import trio
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.pool.instances import Reachable
 from trio_rpc.util.rate_limited_log import RateLimitedLog
+from trio_rpc.util.reconnect import full_jitter
 
 __all__ = ["DNS", "DnsName", "DnsSource", "check_port", "parse_dns"]
 
@@ -21,6 +22,8 @@ PERIOD: Final = 30.0
 """Seconds between two questions."""
 LEAST_PERIOD: Final = 1.0
 """Seconds between two questions when sessions are lost, so that the resolver is not flooded."""
+MAX_DELAY: Final = 5.0
+"""Seconds of the longest random pause that is added while the name does not resolve."""
 PATIENCE: Final = 3
 """Answers in a row that must lack an address before it is dropped.
 
@@ -78,16 +81,19 @@ class DnsSource:
         self, update: Callable[[Iterable[Reachable]], None], complaints: RateLimitedLog
     ) -> None:
         """Ask until cancelled; call ``update`` with the instances after each answer."""
+        failures = 0
         while True:
             try:
                 self._hear(await self._ask())
             except OSError as exc:
+                failures += 1
                 self.error = f"{self._name.address.host} does not resolve: {exc.strerror or exc}"
                 complaints.log(logging.WARNING, "%s", self.error)
             else:
-                self.error = ""
+                failures, self.error = 0, ""
                 update([self._instance(address) for address in self._missing])
-            await trio.sleep(LEAST_PERIOD)
+            pause = full_jitter(failures, LEAST_PERIOD, MAX_DELAY) if failures else 0.0
+            await trio.sleep(LEAST_PERIOD + pause)
             if self._missing:
                 with trio.move_on_after(PERIOD - LEAST_PERIOD):
                     await self._is_wanted.wait()

@@ -247,7 +247,7 @@ class Keeper:
         retry_after = exc.retry_after if isinstance(exc, Refused) else None
         self.was_refused = isinstance(exc, Refused | RemoteProtocolError) and retry_after is None
         level = logging.WARNING if self.was_refused else logging.INFO
-        self._complaints.log(level, "no session with %s: %s", self.name, self.error)
+        self._complaints.log(level, "no session with %s: %s", one_line(self.name), self.error)
         if self._restarts is not None and (self.was_refused or isinstance(exc, OSError)):
             self._fail(self.error)  # another process would fail in the same way
         if self.was_refused:
@@ -265,7 +265,7 @@ class Keeper:
     def _fail(self, error: str) -> None:
         self.error = one_line(error)
         self.has_failed = True
-        self._complaints.log(logging.WARNING, "%s has failed: %s", self.name, self.error)
+        self._complaints.log(logging.WARNING, "%s has failed: %s", one_line(self.name), self.error)
         raise _OverError
 
     # ── the task of one session ──────────────────────────────────────────────────────────────
@@ -288,7 +288,7 @@ class Keeper:
             if seat is None:
                 raise
             text = "the channel to %s was not closed in order: %s"
-            self._complaints.log(logging.INFO, text, self.name, exc)
+            self._complaints.log(logging.INFO, text, one_line(self.name), exc)
         finally:
             if seat is not None:
                 self._release(seat)

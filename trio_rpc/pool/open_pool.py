@@ -128,8 +128,8 @@ async def open_pool(
         open_roster(sources, tables, chosen, complaints) as (roster, balancer, keeping),
     ):
         pool = Pool(roster, balancer, patience=patience, budget=budget, max_waiting=max_waiting)
+        await _wait_for_first(roster, balancer, patience)
         with _until_all_have_failed(keeping, roster, balancer):
-            await _wait_for_first(roster, balancer, patience)
             yield pool
 
 

@@ -378,6 +378,8 @@ class Pool:
         seat = self._balancer.choose_other(attempts.tried)
         if seat is not None and not self._balancer.is_over:
             return seat
+        await trio.lowlevel.checkpoint()  # a caller that tries again and again stops nobody else
+        self._check_hope(attempts)
         if self._waiting >= self._max_waiting:
             text = f"{self._waiting} calls wait for an instance, and max_waiting allows no more"
             raise attempts.explain(Overloaded(text))

@@ -20,6 +20,10 @@ __all__ = ["FixedSource", "GivenSource", "Source"]
 FIRST_DELAY = 0.1
 MAX_DELAY = 10.0
 
+AT_ONCE = 100
+"""Collections of an object of the user that are read within a second. The next one waits, so that an
+object that never waits itself costs this program little."""
+
 
 class Source(Protocol):
     """Tells a pool which instances there are."""
@@ -102,11 +106,19 @@ class GivenSource:
         """Read collections until there are no more."""
 
         async def read() -> bool:
-            collections = aiter(self._given)
+            collections = None
             try:
+                collections = aiter(self._given)
+                began, count = trio.current_time(), 0
                 async for collection in collections:
                     update(self._instances(collection))
                     self.error = ""
+                    count += 1
+                    if count % AT_ONCE:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        await trio.sleep_until(began + 1)
+                        began = trio.current_time()
             except (OSError, RpcError, trio.BrokenResourceError) as exc:
                 self.error = f"the instances are not known: {text_of(exc)}"
                 complaints.log(logging.WARNING, "%s", self.error)

@@ -114,7 +114,7 @@ class Targets:
         if not isinstance(given, str):
             raise TypeError(f"an instance is a URL or an Instance, not {given!r:.200}")
         if given.startswith(EXEC):
-            words = check_command(shlex.split(given.removeprefix(EXEC)))
+            words = check_command(_words_of(given))
             return Reachable(
                 given, lambda limits: open_process_channel(words, limits=limits), self.restart
             )
@@ -141,3 +141,10 @@ class Targets:
             )
 
         return open_with
+
+
+def _words_of(given: str) -> list[str]:
+    try:
+        return shlex.split(given.removeprefix(EXEC))
+    except ValueError as exc:
+        raise ValueError(f"the command {given!r:.200} cannot be split into words: {exc}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..fault import fault
 
 CALLS = "pool/test_calls.py"
+DNS = "pool/test_dns.py"
 INSTANCES = "pool/test_instances.py"
 
 FAULTS = (
@@ -93,5 +94,28 @@ FAULTS = (
         "",
         CALLS,
         hangs=True,
+    ),
+    fault(
+        "a caller that tries a pool without an instance again and again stops the program",
+        "pool/pool.py",
+        "        await trio.lowlevel.checkpoint()  # a caller that tries again and again stops nobody else\n",
+        "",
+        CALLS,
+        hangs=True,
+    ),
+    fault(
+        "a source of instances that never waits is read without a pause",
+        "pool/sources.py",
+        "await trio.sleep_until(began + 1)",
+        "await trio.lowlevel.checkpoint()",
+        INSTANCES,
+        hangs=True,
+    ),
+    fault(
+        "an address is dropped when one answer of the DNS lacks it",
+        "pool/dns.py",
+        "if address in addresses or count + 1 < PATIENCE",
+        "if address in addresses",
+        DNS,
     ),
 )
