@@ -335,6 +335,33 @@ async def test_a_source_that_cannot_be_iterated_over_yet_is_asked_again(autojump
         assert await pool.call("where") == "a"
 
 
+async def test_a_source_that_is_refused_is_an_error_at_once_and_asked_seldom(autojump_clock, three):
+    times = []
+
+    class Locked:
+        def __init__(self, error):
+            self.error = error
+
+        async def __aiter__(self):
+            times.append(trio.current_time())
+            if trio.current_time() < 100:
+                raise self.error
+            yield [three[0].instance]
+            await trio.sleep_forever()
+
+    with pytest.raises(Refused, match="the instances are not known: wrong password"):
+        async with trio_rpc.open_pool(Locked(Refused("wrong password")), patience=1000):
+            raise AssertionError("it must not be entered")
+    assert trio.current_time() < 1
+    times.clear()
+    async with trio_rpc.open_pool(
+        Locked(Refused("wrong password")), told([three[1].instance])
+    ) as pool:
+        await until(pool, lambda by_name: "a" in by_name and all_are("open")(by_name))
+    assert 100 <= trio.current_time() < 135
+    assert len(times) <= 9  # one in 15 to 30 s
+
+
 async def test_a_source_with_a_bug_ends_the_block(autojump_clock, three):
     async def buggy():
         yield [three[0].instance]

@@ -58,6 +58,8 @@ MAX_ANSWERS: Final = 4096
 
 NO_RESPONDERS: Final = 503
 
+NO_ANSWERS: Final = "this client may not subscribe to its inbox in NATS, where answers arrive"
+
 _DENIED: Final = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE
 )
@@ -451,11 +453,15 @@ class NatsClient:
         verb, subject = denied.groups()
         if verb.lower() == "publish":
             for question in self._questions:
-                question.refuse(subject)
+                if question.subject == subject:
+                    question.refuse(f"this client may not publish to {subject!r} in NATS")
             return
         for each in self._subscriptions.values():
             if each.subject == subject:
                 each.denied = one_line(text)
+        if self._inbox_subscription.denied:
+            for question in self._questions:
+                question.refuse(NO_ANSWERS)
 
     def _learn(self, link: Link) -> None:
         for bad in self._servers.learn(link.info, link.server):
@@ -533,6 +539,8 @@ class NatsClient:
         question = _Question(subject, most)
         self._questions.add(question)
         reply = self.new_inbox(question.on_answer)
+        if self._inbox_subscription.denied:
+            question.refuse(NO_ANSWERS)
         try:
             await self.publish(subject, data, reply=reply)
             with trio.move_on_after(seconds):
@@ -540,8 +548,8 @@ class NatsClient:
         finally:
             self.drop_inbox(reply)
             self._questions.discard(question)
-        if question.is_refused:
-            raise Refused(f"this client may not publish to {subject!r} in NATS")
+        if question.refused:
+            raise Refused(question.refused)
         self._check_open()
         return question.answers
 
@@ -554,7 +562,8 @@ class _Question:
         self.most = most
         self.answers: list[p.Msg] = []
         self.done = trio.Event()
-        self.is_refused = False
+        self.refused = ""
+        """Why there will be no answer, if the server refuses the message or the answers."""
 
     def on_answer(self, message: p.Msg) -> None:
         if message.status == NO_RESPONDERS:
@@ -564,8 +573,7 @@ class _Question:
             if len(self.answers) == self.most:
                 self.done.set()
 
-    def refuse(self, subject: str) -> None:
-        """Record that this client may not publish to a subject."""
-        if subject == self.subject:
-            self.is_refused = True
-            self.done.set()
+    def refuse(self, why: str) -> None:
+        """Record that there will be no answer."""
+        self.refused = why
+        self.done.set()

@@ -63,6 +63,7 @@ class DnsSource:
     """
 
     is_fixed = False
+    was_refused = False
 
     def __init__(self, name: DnsName, instance: Callable[[str], Reachable]) -> None:
         self._name = name
@@ -78,7 +79,10 @@ class DnsSource:
         self._is_wanted.set()
 
     async def run(
-        self, update: Callable[[Iterable[Reachable]], None], complaints: RateLimitedLog
+        self,
+        update: Callable[[Iterable[Reachable]], None],
+        failed: Callable[[], None],
+        complaints: RateLimitedLog,
     ) -> None:
         """Ask until cancelled; call ``update`` with the instances after each answer."""
         failures = 0
@@ -89,6 +93,7 @@ class DnsSource:
                 failures += 1
                 self.error = f"{self._name.address.host} does not resolve: {exc.strerror or exc}"
                 complaints.log(logging.WARNING, "%s", self.error)
+                failed()
             else:
                 failures, self.error = 0, ""
                 update([self._instance(address) for address in self._missing])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from trio_rpc.channels.instance import Instance, OpenInstance
 from trio_rpc.nats.nats_instances import NatsInstance
 from trio_rpc.one_to_one.restart import Restart
 
-__all__ = ["InstanceState", "InstanceStatus", "Instances", "Reachable"]
+__all__ = ["InstanceState", "InstanceStatus", "Instances", "Reachable", "refused_delay"]
+
+REFUSED_DELAY: Final = 30.0
+"""Seconds until something that has refused this pool, without saying for how long, is asked again.
+The credentials of this pool will not change, but what has refused them may be replaced."""
 
 InstanceState: TypeAlias = Literal["connecting", "open", "suspect", "draining", "failed"]
 
@@ -39,8 +44,9 @@ class Instances(Protocol):
     and reads each as soon as it comes. If the iteration ends, the last item stays valid.
 
     If the iteration raises OSError or an error of this library, the pool logs that, keeps the
-    instances that it knows, and iterates again after a pause. Any other exception is a bug, and is
-    raised by the block of :func:`open_pool`.
+    instances that it knows, and iterates again after a pause, which is long after
+    :class:`Refused`. Any other exception is a bug, and is raised by the block of
+    :func:`open_pool`.
 
     An async generator, or the receiving end of ``trio.open_memory_channel``, is such an object.
 
@@ -85,3 +91,8 @@ class InstanceStatus:
     error: str = ""
     retry_in: float | None = None
     pid: int | None = None
+
+
+def refused_delay() -> float:
+    """Return the seconds until something that has refused this pool is asked again."""
+    return random.uniform(0.5, 1) * REFUSED_DELAY  # noqa: S311 - it is not a secret

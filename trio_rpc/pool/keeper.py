@@ -30,7 +30,7 @@ from trio_rpc.channels import ConnectionState
 from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.errors import Refused, RemoteProtocolError, RpcError
 from trio_rpc.one_to_one.restart import Restart, Restarts
-from trio_rpc.pool.instances import InstanceState, InstanceStatus, Reachable
+from trio_rpc.pool.instances import InstanceState, InstanceStatus, Reachable, refused_delay
 from trio_rpc.pool.seats import Balancer, Seat
 from trio_rpc.session.core import Core
 from trio_rpc.session.live_services import MakeServices
@@ -46,10 +46,6 @@ __all__ = ["MAX_DELAY", "Keeper", "Opener"]
 
 FIRST_DELAY: Final = 0.05
 MAX_DELAY: Final = 5.0
-REFUSED_DELAY: Final = 30.0
-"""Seconds until an instance that has refused the session, without saying for how long, is asked
-again. The credentials of this pool will not change, but that instance may be replaced."""
-
 LINGER: Final = 10.0
 """Seconds in which an instance that is not wanted can be wanted again with the same task."""
 
@@ -251,9 +247,9 @@ class Keeper:
         if self._restarts is not None and (self.was_refused or isinstance(exc, OSError)):
             self._fail(self.error)  # another process would fail in the same way
         if self.was_refused:
-            self._pause = random.uniform(0.5, 1) * REFUSED_DELAY  # noqa: S311 - it is not a secret
+            self._pause = refused_delay()
         elif retry_after is not None:
-            self._pause = random.uniform(1, 1.5) * retry_after  # noqa: S311 - likewise
+            self._pause = random.uniform(1, 1.5) * retry_after  # noqa: S311 - not a secret
         self._balancer.tell()
 
     def _adjust(self, delay: float) -> float:

@@ -96,7 +96,7 @@ async def open_pool(
         TypeError: an argument or an option has the wrong type, or the option does not exist.
         Unavailable: there was no instance within ``patience``, or none will come. The text says
             why.
-        Refused: all instances refused the session.
+        Refused: all instances refused the session, or the source of instances this program.
         SessionBroken: no instance is left, and none will come: all processes have ended, and
             ``restart`` does not allow others.
         Exception: what an :class:`Instances` raised, unless it may pass.

@@ -58,7 +58,7 @@ class Roster:
             self._told[source] = {each.name: each for each in instances}
             self._meet()
 
-        await source.run(update, self._complaints)
+        await source.run(update, self._balancer.tell, self._complaints)
         self._told.setdefault(source, {})
         self._balancer.tell()
 
@@ -115,12 +115,17 @@ class Roster:
     @property
     def is_hopeless(self) -> bool:
         """Whether no instance has a session, and waiting will not help."""
-        return self.are_fixed and all(each.is_hopeless for each in self._keepers.values())
+        none_will_come = all(
+            each.was_refused or (each.is_fixed and each in self._told) for each in self._sources
+        )
+        return none_will_come and all(each.is_hopeless for each in self._keepers.values())
 
     @property
     def were_refused(self) -> bool:
-        """Whether some instance has refused the last session."""
-        return any(each.was_refused for each in self._keepers.values())
+        """Whether some instance has refused the last session, or a source this program."""
+        return any(each.was_refused for each in self._keepers.values()) or any(
+            each.was_refused for each in self._sources
+        )
 
     @property
     def have_failed(self) -> bool:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import trio
 
-from trio_rpc.errors import RpcError
-from trio_rpc.pool.instances import Instances, Reachable
+from trio_rpc.errors import Refused, RpcError
+from trio_rpc.pool.instances import Instances, Reachable, refused_delay
 from trio_rpc.util.raised import check_repr, text_of
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.reconnect import keep_connected
@@ -21,8 +21,8 @@ FIRST_DELAY = 0.1
 MAX_DELAY = 10.0
 
 AT_ONCE = 100
-"""Collections of an object of the user that are read within a second. The next one waits, so that an
-object that never waits itself costs this program little."""
+"""Collections of an object of the user that are read within a second. The next one waits, so that
+an object that never waits itself costs this program little."""
 
 
 class Source(Protocol):
@@ -36,16 +36,24 @@ class Source(Protocol):
     def error(self) -> str:
         """Why it has not told anything new, in one line; "" if it has."""
 
+    @property
+    def was_refused(self) -> bool:
+        """Whether it will not tell anything soon, since this program was refused."""
+
     def ask_again(self) -> None:
         """Look for instances now, since a session is lost."""
 
     async def run(
-        self, update: Callable[[Iterable[Reachable]], None], complaints: RateLimitedLog
+        self,
+        update: Callable[[Iterable[Reachable]], None],
+        failed: Callable[[], None],
+        complaints: RateLimitedLog,
     ) -> None:
         """Call ``update`` with all instances, now and after each change.
 
         Args:
             update: takes the whole collection.
+            failed: called after each error that may pass.
             complaints: logs errors that may pass.
         """
 
@@ -58,6 +66,7 @@ class FixedSource:
     """
 
     is_fixed = True
+    was_refused = False
     error = ""
 
     def __init__(self, instances: list[Reachable]) -> None:
@@ -67,7 +76,10 @@ class FixedSource:
         """Do nothing."""
 
     async def run(
-        self, update: Callable[[Iterable[Reachable]], None], _complaints: RateLimitedLog
+        self,
+        update: Callable[[Iterable[Reachable]], None],
+        _failed: Callable[[], None],
+        _complaints: RateLimitedLog,
     ) -> None:
         """Tell the instances once."""
         update(self._instances)
@@ -90,6 +102,7 @@ class GivenSource:
         ask_again: Callable[[], None] | None = None,
     ) -> None:
         self.is_fixed = False
+        self.was_refused = False
         self.error = ""
         self._given = given
         self._instances = instances
@@ -101,7 +114,10 @@ class GivenSource:
             self._ask_again()
 
     async def run(
-        self, update: Callable[[Iterable[Reachable]], None], complaints: RateLimitedLog
+        self,
+        update: Callable[[Iterable[Reachable]], None],
+        failed: Callable[[], None],
+        complaints: RateLimitedLog,
     ) -> None:
         """Read collections until there are no more."""
 
@@ -112,7 +128,7 @@ class GivenSource:
                 began, count = trio.current_time(), 0
                 async for collection in collections:
                     update(self._instances(collection))
-                    self.error = ""
+                    self.error, self.was_refused = "", False
                     count += 1
                     if count % AT_ONCE:
                         await trio.lowlevel.checkpoint()
@@ -121,6 +137,8 @@ class GivenSource:
                         began = trio.current_time()
             except (OSError, RpcError, trio.BrokenResourceError) as exc:
                 self.error = f"the instances are not known: {text_of(exc)}"
+                self.was_refused = isinstance(exc, Refused) and exc.retry_after is None
+                failed()
                 complaints.log(logging.WARNING, "%s", self.error)
                 return False
             except Exception as exc:
@@ -134,5 +152,10 @@ class GivenSource:
             return True
 
         with trio.CancelScope() as scope:
-            await keep_connected(read, first_delay=FIRST_DELAY, max_delay=MAX_DELAY)
+            await keep_connected(
+                read,
+                first_delay=FIRST_DELAY,
+                max_delay=MAX_DELAY,
+                adjust=lambda delay: refused_delay() if self.was_refused else delay,
+            )
         self.is_fixed = True
