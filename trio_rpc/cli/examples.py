@@ -64,10 +64,6 @@ EXAMPLES = {
     "instances": (
         ("who serves the market", "trio-rpc instances nats://10.0.0.1,10.0.0.2/market"),
         (
-            "whether each can be reached",
-            "trio-rpc instances tcp://10.0.0.1:5000 tcp://10.0.0.2:5000",
-        ),
-        (
             "all addresses of a name, after each change",
             "trio-rpc instances dns+tcp://market:5000 --watch",
         ),
