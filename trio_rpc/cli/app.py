@@ -25,7 +25,8 @@ from trio_rpc.cli.listening import ServeOptions
 from trio_rpc.cli.listing import instances as list_instances
 from trio_rpc.cli.output import Output, complain
 from trio_rpc.cli.parameters import DEFAULT_CONNECTION, Json, Metadata, Switch
-from trio_rpc.cli.running import trio_run
+from trio_rpc.cli.reloading import serve_again_after_changes
+from trio_rpc.cli.running import trio_run, typed_words
 from trio_rpc.cli.statistics import Latencies
 from trio_rpc.cli.streams import complaining, writing
 from trio_rpc.cli.target import load_services
@@ -76,9 +77,11 @@ def _asks_for_json(argument: str) -> bool:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    words = words_of(arguments, taking_url=commands_taking_url())
+    typed_words.set(words)
     try:
         command, bound, _ = app.parse_args(
-            words_of(arguments, taking_url=commands_taking_url()),
+            words,
             exit_on_error=False,
             print_error=False,
         )
@@ -135,6 +138,8 @@ def serve(
     until_stdin_closes: Switch = False,
     introspection: Switch = False,
     allow_cancel: Switch = False,
+    reload: Switch = False,
+    access_log: Switch = False,
     trace: Switch = False,
     verbose: Switch = False,
     json: Json = False,
@@ -167,6 +172,11 @@ def serve(
         introspection: Offer the service introspection, which shows all sessions and calls to each
             client, for trio-rpc top.
         allow_cancel: Allow clients to cancel each other's calls by the service introspection.
+        reload: For development: serve again, in a fresh process, when a Python file in or below the
+            working directory has changed. Calls in flight get the grace first. A file that cannot
+            be imported is reported, and the next change is waited for.
+        access_log: Print a line for each call of the sessions on standard error: client, method,
+            outcome, time and sizes. Calls of browsers are not in it.
         trace: Print each step of the sessions' calls on standard error. Calls of browsers have no
             trace.
         verbose: Also log connections that did not become sessions.
@@ -174,6 +184,13 @@ def serve(
     """
     if not (math.isfinite(grace) and grace >= 0):
         raise Usage("--grace must be a number of seconds, 0 or more")
+    if reload:
+        if until_stdin_closes:
+            raise Usage("--reload has the standard input of its server: it cannot be watched")
+        code: int = trio_run(
+            serve_again_after_changes, typed_words.get(), Output(as_json=json), grace=grace
+        )
+        return code
     options = ServeOptions(
         urls=listen,
         grace=grace,
@@ -188,9 +205,10 @@ def serve(
         until_stdin_closes=until_stdin_closes,
         introspection=introspection,
         allow_cancel=allow_cancel,
+        access_log=access_log,
         trace=trace,
     )
-    with serving.logging_to_stderr(verbose=verbose):
+    with serving.logging_to_stderr(verbose=verbose, access=access_log):
         result: int = trio_run(
             serving.serve, load_services(services), options, Output(as_json=json)
         )
@@ -218,8 +236,9 @@ def call(
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
-            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that
-            serves its parent, such as 'exec:python plugin.py'.
+            wss://host:port/path or nats://host,host/service; http://host:port/path or
+            https://host:port/path of a gateway; or exec:COMMAND for a program that serves its
+            parent, such as 'exec:python plugin.py'.
         method: service.method, or a method of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
             from a file, and - from standard input.
@@ -299,8 +318,9 @@ def notify(
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
-            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that
-            serves its parent, such as 'exec:python plugin.py'.
+            wss://host:port/path or nats://host,host/service; http://host:port/path or
+            https://host:port/path of a gateway; or exec:COMMAND for a program that serves its
+            parent, such as 'exec:python plugin.py'.
         method: service.method, or a notification of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
             from a file, and - from standard input.
@@ -321,8 +341,9 @@ def describe(
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
-            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that
-            serves its parent, such as 'exec:python plugin.py'.
+            wss://host:port/path or nats://host,host/service; http://host:port/path or
+            https://host:port/path of a gateway; or exec:COMMAND for a program that serves its
+            parent, such as 'exec:python plugin.py'.
         connection: How to connect.
         json: Print one JSON list, for scripts.
     """
@@ -347,9 +368,10 @@ def health(
     service, or if it has no answer in time, and 3 if there is no session with it.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
-            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
-            'exec:python plugin.py'.
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
+            wss://host:port/path or nats://host,host/service; http://host:port/path or
+            https://host:port/path of a gateway; or exec:COMMAND for a program that serves its
+            parent, such as 'exec:python plugin.py'.
         service: The service to ask for. Default: the server as a whole.
         named: The name under which the server offers its trio_rpc.health.Health.
         timeout: Seconds until the command fails.
@@ -409,8 +431,9 @@ def ping(
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
-            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that
-            serves its parent, such as 'exec:python plugin.py'.
+            wss://host:port/path or nats://host,host/service; http://host:port/path or
+            https://host:port/path of a gateway; or exec:COMMAND for a program that serves its
+            parent, such as 'exec:python plugin.py'.
         count: Number of pings.
         interval: Seconds between an answer and the next ping.
         connection: How to connect.
@@ -450,8 +473,9 @@ def bench(
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
-            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that
-            serves its parent, such as 'exec:python plugin.py'.
+            wss://host:port/path or nats://host,host/service; http://host:port/path or
+            https://host:port/path of a gateway; or exec:COMMAND for a program that serves its
+            parent, such as 'exec:python plugin.py'.
         method: service.method, or a method of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
             from a file, and - from standard input.

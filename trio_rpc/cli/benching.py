@@ -20,6 +20,7 @@ from trio_rpc.cli.exits import CallFailed, Usage, describe_error
 from trio_rpc.cli.output import Output
 from trio_rpc.cli.statistics import Latencies
 from trio_rpc.cli.terminal import plural, safe
+from trio_rpc.cli.through_gateway import GatewayCalls
 from trio_rpc.errors import (
     EncodeError,
     InvalidArguments,
@@ -90,7 +91,7 @@ class Bench:
             finally:
                 self.seconds = trio.current_time() - started
 
-    async def _call(self, session: Session | Pool, started: float) -> None:
+    async def _call(self, session: Session | Pool | GatewayCalls, started: float) -> None:
         method = RemoteMethod(session, self.method)
         while self._begun < self.count:
             began = trio.current_time()

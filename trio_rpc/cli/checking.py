@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 
 from trio_rpc.cli.calling import failing_as_one_line
@@ -9,7 +11,11 @@ from trio_rpc.cli.connecting import Target, connected
 from trio_rpc.cli.exits import CallFailed, CommandError, Unreachable
 from trio_rpc.cli.output import Output
 from trio_rpc.cli.terminal import safe
+from trio_rpc.cli.through_gateway import GatewayCalls
+from trio_rpc.errors import MethodNotFound
+from trio_rpc.pool.pool import Pool
 from trio_rpc.services.proxies import RemoteMethod
+from trio_rpc.session.session import Session
 
 __all__ = ["check_health"]
 
@@ -36,7 +42,7 @@ async def check_health(
             async with connected(target) as session:
                 has_connected = True
                 with failing_as_one_line(name):
-                    status = await RemoteMethod(session, name)(service)
+                    status = await _status(session, name, service)
     except trio.TooSlowError:
         failed = CallFailed if has_connected else Unreachable
         raise failed(f"{target.url}: no answer within {patience:g} s") from None
@@ -46,6 +52,15 @@ async def check_health(
         output.line(safe(status, 100))
     if status != "serving":
         raise _NotServing("")
+
+
+async def _status(session: Session | Pool | GatewayCalls, name: str, service: str) -> Any:
+    try:
+        return await RemoteMethod(session, name)(service=service)
+    except MethodNotFound:
+        if service or not isinstance(session, GatewayCalls):
+            raise
+        return await session.readiness()  # the gateway itself knows whether it drains
 
 
 class _NotServing(CommandError):

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 
 from trio_rpc.cli.exits import Unreachable, Usage
 from trio_rpc.cli.terminal import safe
+from trio_rpc.cli.through_gateway import GatewayCalls, is_web, through_gateway
 from trio_rpc.client import connect
 from trio_rpc.errors import RpcError
 from trio_rpc.pool.dns import DNS
@@ -91,6 +92,14 @@ class Connection:
             help="JSON, for a server that requires credentials.",
         ),
     ] = None
+    header: Annotated[
+        Sequence[str],
+        Parameter(
+            name="--header",
+            negative="",
+            help="For http and https: a header of each request, as 'NAME: VALUE'. May be repeated.",
+        ),
+    ] = ()
     also: Annotated[
         Sequence[str],
         Parameter(
@@ -170,7 +179,7 @@ class Target:
 
 
 @contextlib.asynccontextmanager
-async def connected(target: Target) -> AsyncIterator[Session | Pool]:
+async def connected(target: Target) -> AsyncIterator[Session | Pool | GatewayCalls]:
     """Connect, or start the server as a child process; the block owns the session.
 
     With several instances, or all addresses of a name, the block owns a pool. Calls that are made
@@ -180,7 +189,7 @@ async def connected(target: Target) -> AsyncIterator[Session | Pool]:
         Usage: the URL, the file or the credentials are invalid.
         Unreachable: the session cannot be opened.
     """
-    opening: contextlib.AbstractAsyncContextManager[Session | Pool]
+    opening: contextlib.AbstractAsyncContextManager[Session | Pool | GatewayCalls]
     if target.connection.also or target.url.startswith(DNS):
         opening = pooled(target, patience=PATIENCE)
     else:
@@ -191,8 +200,19 @@ async def connected(target: Target) -> AsyncIterator[Session | Pool]:
 
 
 @contextlib.asynccontextmanager
-async def single(target: Target, url: str) -> AsyncIterator[Session]:
-    """Open a session with one instance for a block. Raises as :func:`connected` does."""
+async def single(target: Target, url: str) -> AsyncIterator[Session | GatewayCalls]:
+    """Open a session with one instance, or make calls through one gateway, for a block.
+
+    Raises as :func:`connected` does.
+    """
+    if is_web(url):
+        _check_for_gateway(target)
+        context, headers = target.connection.context(), target.connection.header
+        async with through_gateway(url, context, headers) as calls:
+            yield calls
+        return
+    if target.connection.header:
+        raise Usage("--header is for http:// and https:// URLs: a session has --credentials")
     async with _reported(url, functools.partial(_session, url, _options(target))) as session:
         yield session
 
@@ -209,6 +229,17 @@ async def pooled(target: Target, *, patience: float) -> AsyncIterator[Pool]:
     opening = functools.partial(open_pool, *urls, patience=patience, **_options(target))
     async with _reported(target.url, opening) as pool:
         yield pool
+
+
+def _check_for_gateway(target: Target) -> None:
+    """Refuse the options that a gateway cannot have. Raises Usage."""
+    for option, is_given, instead in (
+        ("--credentials", target.connection.credentials is not None, "give it --header"),
+        ("--metadata", bool(target.metadata), "give it arguments"),
+        ("--trace", target.trace, "trace its server"),
+    ):
+        if is_given:
+            raise Usage(f"{option} is for sessions, and {safe(target.url)} a gateway: {instead}")
 
 
 def _options(target: Target) -> dict[str, Any]:

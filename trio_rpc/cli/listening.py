@@ -19,7 +19,7 @@ from trio_rpc.errors import Refused
 from trio_rpc.introspection import Introspection
 from trio_rpc.server import Server, open_server
 from trio_rpc.services.tables import is_per_session
-from trio_rpc.tracing import print_trace
+from trio_rpc.tracing import AccessLog, Trace, all_of, print_trace
 from trio_rpc.util.extras import needs_extra
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class ServeOptions:
     until_stdin_closes: bool = False
     introspection: bool = False
     allow_cancel: bool = False
+    access_log: bool = False
     trace: bool = False
 
 
@@ -135,8 +136,11 @@ def _server(
         "allowed_origins": options.allowed_origins,
         "resume": options.resume,
     }
-    if options.trace:
-        given["trace"] = print_trace
+    traces: list[Trace] = [print_trace] if options.trace else []
+    if options.access_log:
+        traces.append(AccessLog())
+    if traces:
+        given["trace"] = all_of(*traces)
     if options.credentials_file is not None:
         given["authenticate"] = check_against(options.credentials_file)
     if context is not None:
@@ -165,6 +169,7 @@ def _gateway(
         allowed_origins=options.allowed_origins or (),
         allowed_hosts=options.allowed_hosts,
         pages=options.pages,
+        openapi=True,  # for describe, as each session describes itself
     )
     return gateway, open_http_server(gateway, *urls, ssl_context=context)
 

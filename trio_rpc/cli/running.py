@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import trio
 
 from trio_rpc.cli.exits import CommandError
 
-__all__ = ["trio_run"]
+__all__ = ["trio_run", "typed_words"]
+
+typed_words: ContextVar[Sequence[str]] = ContextVar("typed_words", default=())
+"""The words of the command that runs."""
 
 
 def trio_run(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Any:

@@ -126,16 +126,24 @@ class EscapingFormatter(logging.Formatter):
 
 
 @contextlib.contextmanager
-def logging_to_stderr(*, verbose: bool) -> Iterator[None]:
-    """Write the library's log to standard error during the block."""
+def logging_to_stderr(*, verbose: bool, access: bool = False) -> Iterator[None]:
+    """Write the library's log to standard error during the block.
+
+    Args:
+        verbose: whether to write what is normal in a network, too.
+        access: whether to write the access log, too.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))
-    log = logging.getLogger("trio_rpc")
-    level = log.level
+    log, access_log = logging.getLogger("trio_rpc"), logging.getLogger("trio_rpc.access")
+    levels = log.level, access_log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO if verbose else logging.WARNING)
+    if access:
+        access_log.setLevel(logging.INFO)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        log.setLevel(level)
+        log.setLevel(levels[0])
+        access_log.setLevel(levels[1])

@@ -22,6 +22,7 @@ from trio_rpc.cli.parameters import DEFAULT_CONNECTION, Json, Switch
 from trio_rpc.cli.running import trio_run
 from trio_rpc.cli.streams import writing
 from trio_rpc.cli.terminal import plural, safe
+from trio_rpc.cli.through_gateway import GatewayCalls
 from trio_rpc.errors import MethodNotFound
 from trio_rpc.introspection import CallInFlight, OpenSession, Snapshot
 from trio_rpc.pool.dns import DNS
@@ -68,7 +69,8 @@ def top(
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
-            wss://host:port/path or nats://host,host/service.
+            wss://host:port/path or nats://host,host/service; or http://host:port/path or
+            https://host:port/path of a gateway.
         every: Seconds between two views.
         once: Print the view once.
         cancel: Cancel the call with this key instead. Its caller gets RemoteCancelled. The server
@@ -99,7 +101,7 @@ async def cancel_call(target: Target, output: Output, key: str, *, named: str) -
         named: the name of the server's introspection service.
     """
     async with single(target, target.url) as session:
-        was_there = await _ask(session, target, named, "cancel", key)
+        was_there = await _ask(session, target, named, "cancel", key=key)
     if was_there is not True:
         raise CallFailed(f"{target.url} has no call in flight with the key {safe(key, 60)}")
     if output.as_json:
@@ -129,7 +131,7 @@ async def show(target: Target, output: Output, *, every: float | None, named: st
 
 
 async def _show_live(
-    session: Session,
+    session: Session | GatewayCalls,
     target: Target,
     output: Output,
     snapshot: Snapshot,
@@ -157,7 +159,7 @@ def _rows(output: Output) -> int:
     return max(LEAST_ROWS, (output.console.height - OTHER_LINES) // 2)
 
 
-async def _snapshot(session: Session, target: Target, named: str) -> Snapshot:
+async def _snapshot(session: Session | GatewayCalls, target: Target, named: str) -> Snapshot:
     answer = await _ask(session, target, named, "snapshot")
     try:
         return msgspec.convert(answer, Snapshot)
@@ -166,11 +168,13 @@ async def _snapshot(session: Session, target: Target, named: str) -> Snapshot:
         raise CallFailed(text) from exc
 
 
-async def _ask(session: Session, target: Target, named: str, method: str, *args: Any) -> Any:
+async def _ask(
+    session: Session | GatewayCalls, target: Target, named: str, method: str, **given: Any
+) -> Any:
     name = f"{named}.{method}" if named else method
     try:
         with failing_as_one_line(name):
-            return await RemoteMethod(session, name)(*args)
+            return await RemoteMethod(session, name)(**given)
     except CallFailed as exc:
         if isinstance(exc.__cause__, MethodNotFound):
             text = f"{target.url} has no service {safe(named, 60)!r} to look inside:"

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from trio_rpc.gateway.json_messages import ENVELOPE, RESERVED
 from trio_rpc.services.schemas import JsonSchema, table_schema
-from trio_rpc.services.tables import Table, build_table
+from trio_rpc.services.tables import BoundMethod, Table, build_table
 
 __all__ = ["openapi", "table_openapi"]
 
@@ -17,6 +17,9 @@ ABOUT: Final = (
 )
 COMPONENTS: Final = "#/components/schemas/"
 JSON: Final = "application/json"
+
+EXTENSION: Final = "x-trio-rpc"
+"""The key of an operation that has what the standard does not: see :func:`_more`."""
 
 REFUSALS: Final = {
     "400": "The body is not JSON, has a key twice, or a header is malformed.",
@@ -89,6 +92,7 @@ def table_openapi(table: Table, *, title: str, version: str) -> dict[str, Any]:
     for name, method in described["methods"].items():
         if "result" not in method:
             continue  # a stream or a duplex
+        method = {**method, EXTENSION: _more(table[name])}  # noqa: PLW2901 - the same with more
         if not any(one["required"] for one in method["callbacks"].values()):
             paths[f"/api/{name}"] = {"post": _operation(name, method, defs)}
         paths[f"/api/{name}/{{client_id}}"] = {"post": _start(name, method)}
@@ -101,6 +105,15 @@ def table_openapi(table: Table, *, title: str, version: str) -> dict[str, Any]:
     }
     moved: dict[str, Any] = _moved(document)
     return moved
+
+
+def _more(method: BoundMethod) -> dict[str, Any]:
+    """Return what ``trio-rpc describe`` shows in addition, as sessions describe it."""
+    return {
+        "kind": method.kind.value,
+        "signature": method.signature.text,
+        "raises": [cls.__name__ for cls in method.raises],
+    }
 
 
 def _operation(name: str, method: JsonSchema, defs: dict[str, JsonSchema]) -> dict[str, Any]:
@@ -142,6 +155,7 @@ def _common(name: str, method: JsonSchema, mark: str = "") -> dict[str, Any]:
         described["tags"] = [service]
     if rest.strip():
         described["description"] = rest.strip()
+    described[EXTENSION] = method[EXTENSION]
     described["requestBody"] = {
         "required": bool(method["arguments"]["required"]),
         "content": {JSON: {"schema": method["arguments"]}},

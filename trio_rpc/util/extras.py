@@ -13,6 +13,7 @@ MODULES: Final = MappingProxyType(
         "gateway": ("h11", "httpx", "hypercorn", "starlette", "wsproto"),
         "nats": ("nkeys", "nacl"),
         "otel": ("opentelemetry",),
+        "reload": ("watchfiles",),
     }
 )
 """The modules that are imported from the packages of each extra."""

@@ -195,10 +195,23 @@ class WebClient:
         try:
             return await self._client.request(verb, path, **given)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise ConnectionError(f"cannot connect to {self._url}: {exc}") from exc
+            raise ConnectionError(f"cannot connect to {self._url}: {_why(exc)}") from exc
         except httpx.TransportError as exc:
             text = f"the answer to a {verb} from {self._url} was lost: {exc!r}"
             raise SessionBroken(text, fate=Fate.UNKNOWN) from exc
+
+
+def _why(exc: Exception) -> str:
+    """Return the system's reason for a failed connection, which httpx wraps several times."""
+    found: BaseException | None = exc
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror
+        if isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        else:
+            found = found.__cause__ or found.__context__
+    return str(exc)
 
 
 def _timeout(seconds: float) -> dict[str, str]:

@@ -29,7 +29,7 @@ def inspect(state: GatewayState) -> Inspected:
 
 
 def _sessions(state: GatewayState) -> Iterator[InspectedSession]:
-    alone = set(state.works)
+    alone = state.works - {_own()}
     for client in tuple(state.clients.values()):
         calls = tuple(client.works.values())
         alone.difference_update(calls)
@@ -49,8 +49,7 @@ def _session(session: object, name: str, calls: Collection[GatewayCall]) -> Insp
 
 
 def _tree(calls: Collection[GatewayCall]) -> list[ScopeNode]:
-    current, now = current_work.get(), trio.current_time()
-    own = None if current is None or handled_call.get() is not current[1] else current[0]
+    own, now = _own(), trio.current_time()
     nodes = [
         ScopeNode(
             direction="in",
@@ -64,6 +63,12 @@ def _tree(calls: Collection[GatewayCall]) -> list[ScopeNode]:
         if call is not own and not call.ended.is_set()
     ]
     return sorted(nodes, key=lambda node: -node.age)
+
+
+def _own() -> GatewayCall | None:
+    """Return the call that this task handles, if a gateway got it."""
+    current = current_work.get()
+    return None if current is None or handled_call.get() is not current[1] else current[0]
 
 
 def _cancel(calls: Collection[GatewayCall], number: int, reason: str) -> bool:
