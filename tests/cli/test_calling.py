@@ -36,7 +36,7 @@ class Gone(Exception):
 @dataclass
 class Point:
     x: float
-    y: float
+    y: float = 0
 
 
 class Shop:
@@ -334,6 +334,22 @@ async def test_describe_prints_readable_lines(capsys):
     assert "  log(line: str) -> None  notification" in lines
 
 
+async def test_describe_prints_the_fields_of_types(capsys):
+    async with shop() as (_, target):
+        await calling.describe(target, Output(as_json=False))
+        text = capsys.readouterr().out
+        await calling.describe(target, Output(as_json=True))
+    assert "\n\nPoint\n  x: float\n  y: float  optional\n" in text
+    [point] = [one for each in json.loads(capsys.readouterr().out) for one in each["types"]]
+    assert point == {
+        "name": "Point",
+        "fields": [
+            {"name": "x", "type": "float", "required": True},
+            {"name": "y", "type": "float", "required": False},
+        ],
+    }
+
+
 async def test_describe_prints_json(capsys):
     async with shop() as (_, target):
         await calling.describe(target, Output(as_json=True))
@@ -344,6 +360,7 @@ async def test_describe_prints_json(capsys):
         "signature": "(how: str) -> None",
         "doc": "Fail.",
         "raises": ["Gone"],
+        "types": [],
     }
     assert not any(name.startswith("trio_rpc.") for name in described)
 
@@ -356,6 +373,7 @@ async def test_describe_escapes_and_truncates_the_peers_text(capsys, monkeypatch
         "signature": HOSTILE + "x" * 10_000,
         "doc": HOSTILE * 10_000,
         "raises": [HOSTILE] * 1000,
+        "types": [{"name": HOSTILE, "fields": [{"name": HOSTILE, "type": HOSTILE + "x" * 10_000}]}],
     }
     async with trio_rpc.open_server({"liar": Liar([hostile])}, "tcp://127.0.0.1:0") as server:
         await calling.describe(Target(url=server.urls[0]), Output(as_json=False))
@@ -365,7 +383,9 @@ async def test_describe_escapes_and_truncates_the_peers_text(capsys, monkeypatch
     assert len(out) < 10_000
 
 
-@pytest.mark.parametrize("answer", [None, "x", {}, [1], [{"name": 1}], [{"raises": [1]}]])
+@pytest.mark.parametrize(
+    "answer", [None, "x", {}, [1], [{"name": 1}], [{"raises": [1]}], [{"name": "a", "types": [1]}]]
+)
 async def test_an_unknown_form_of_description_is_an_error_of_one_line(answer, monkeypatch):
     monkeypatch.setattr(calling, "DESCRIBE", "liar.describe")
     async with trio_rpc.open_server({"liar": Liar(answer)}, "tcp://127.0.0.1:0") as server:

@@ -14,11 +14,11 @@ import trio
 import trio_rpc
 from trio_rpc.errors import Fate, InvalidArguments, MethodNotFound
 from trio_rpc.services.decorators import Kind, duplex, method, notification, stream
+from trio_rpc.services.introspection import describe
 from trio_rpc.services.proxies import Proxy
 from trio_rpc.services.tables import (
     build_table,
     check_maker,
-    describe,
     missing,
     resolve,
     wrong_kind,

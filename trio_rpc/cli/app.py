@@ -337,7 +337,7 @@ def notify(
 def describe(
     url: str, /, *, connection: Connection = DEFAULT_CONNECTION, json: Json = False
 ) -> None:
-    """List the methods that a server offers.
+    """List the methods that a server offers, and the fields of their types.
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,

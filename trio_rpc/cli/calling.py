@@ -46,6 +46,21 @@ _FATES = {
 }
 
 
+class FieldInfo(msgspec.Struct):
+    """One field of a class, as the other end describes it."""
+
+    name: str
+    type: str = "Any"
+    required: bool = True
+
+
+class TypeInfo(msgspec.Struct):
+    """A class, as the other end describes it."""
+
+    name: str
+    fields: list[FieldInfo] = []
+
+
 class MethodInfo(NamedTuple):
     """One method, as the other end describes it."""
 
@@ -54,6 +69,7 @@ class MethodInfo(NamedTuple):
     signature: str
     doc: str
     raises: list[str]
+    types: list[TypeInfo]
 
 
 async def call(
@@ -166,7 +182,7 @@ def failing_as_one_line(method: str) -> Iterator[None]:
 
 
 async def describe(target: Target, output: Output) -> None:
-    """Print the methods that the server offers."""
+    """Print the methods that the server offers, and the fields of the types that they name."""
     async with connected(target) as session:
         try:
             with failing_as_one_line(DESCRIBE):
@@ -181,13 +197,14 @@ async def describe(target: Target, output: Output) -> None:
     except msgspec.ValidationError as exc:
         raise CallFailed(f"{target.url} describes itself in another way: {safe(exc)}") from exc
     if output.as_json:
-        output.json([each._asdict() for each in described])
+        output.json([msgspec.to_builtins(each._asdict()) for each in described])
     else:
         _print_methods(described, output)
+        _print_types([one for each in described for one in each.types], output)
 
 
 def _row(entry: dict[str, Any]) -> list[Any]:
-    empty = {"kind": "method", "signature": "(...)", "doc": "", "raises": []}
+    empty = {"kind": "method", "signature": "(...)", "doc": "", "raises": [], "types": []}
     return [({**empty, **entry}).get(field) for field in MethodInfo._fields]
 
 
@@ -206,6 +223,18 @@ def _print_methods(methods: list[MethodInfo], output: Output) -> None:
         output.line(_headline(method, name, indent))
         if method.doc:
             output.line(f"{indent}    {safe(method.doc)}", "dim")
+
+
+def _print_types(types: list[TypeInfo], output: Output) -> None:
+    for one in types:
+        output.line()
+        output.line(safe(one.name, 100), "bold magenta")
+        for field in one.fields:
+            name = (safe(field.name, 100), "bold cyan")
+            text = Text.assemble("  ", name, f": {safe(field.type, 500)}")
+            if not field.required:
+                text.append("  optional", style="yellow")
+            output.line(text)
 
 
 def _headline(method: MethodInfo, name: str, indent: str) -> Text:

@@ -10,13 +10,13 @@ from trio_rpc.services.decorators import (
     wire_name,
 )
 from trio_rpc.services.error_maps import BUILTINS, Detail, ErrorMap, from_error, refusal, to_error
+from trio_rpc.services.introspection import describe
 from trio_rpc.services.proxies import Caller, Proxy, RemoteMethod
 from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import (
     BoundMethod,
     Table,
     build_table,
-    describe,
     is_per_session,
     missing,
     resolve,

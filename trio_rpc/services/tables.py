@@ -30,7 +30,6 @@ __all__ = [
     "Table",
     "build_table",
     "check_maker",
-    "describe",
     "is_per_session",
     "missing",
     "named_services",
@@ -165,20 +164,6 @@ _USE: Final = {
     Kind.STREAM: "opened as a stream",
     Kind.DUPLEX: "opened as a duplex",
 }
-
-
-def describe(table: Table) -> list[dict[str, Any]]:
-    """Describe each method of ``table`` for people: name, kind, signature, doc, raises."""
-    return [
-        {
-            "name": method.name,
-            "kind": method.kind.value,
-            "signature": method.signature.text,
-            "doc": method.doc.strip().partition("\n")[0],
-            "raises": [cls.__name__ for cls in method.raises],
-        }
-        for _, method in sorted(table.items())
-    ]
 
 
 def named_services(services: object) -> Iterator[tuple[str, object, type | None]]:

@@ -47,7 +47,7 @@ export class Run {
   }
 
   #fail(error) {
-    if (error.name === "AbortError") this.#enter("cancelled", "Cancelled. The plugin has stopped.");
+    if (error.name === "AbortError") this.#enter("cancelled", "Cancelled");
     else if (error.name === "SessionBroken") this.#enter("failed", `The connection was lost; ${fateOf(error)}.`);
     else this.#enter("failed", error.message);
   }

@@ -10,6 +10,13 @@ LIVE = "session/test_live_services.py"
 
 FAULTS = (
     fault(
+        "the description of methods lacks the classes within other classes",
+        "services/fields.py",
+        "            parts = tuple(each for _, each, _ in fields)\n",
+        "            parts = ()\n",
+        "services/test_fields.py::test_classes_of_fields_and_those_within_them_are_described",
+    ),
+    fault(
         "the conversion of a message may cost any number of units",
         "services/adapters.py",
         "        read.left -= cost  # as read.spend() does, without a call\n",
