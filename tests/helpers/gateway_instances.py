@@ -96,6 +96,7 @@ class Page:
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self.socket = WebSocketPeer()
+        self.headers: list[tuple[bytes, bytes]] = []
 
     @property
     def id(self) -> str:
@@ -106,6 +107,7 @@ class Page:
     ) -> None:
         """Become a client of an instance."""
         self.socket = WebSocketPeer(query)
+        self.socket.scope["headers"] = self.headers
         self._nursery.start_soon(self.socket.run, instance.app)
         await until(lambda: self.socket.messages)
         self.hello = self.socket.messages[0]

@@ -20,7 +20,7 @@ __all__ = ["Job"]
 
 logger = logging.getLogger("trio_rpc.gateway")
 
-_ID: Final = re.compile(r"[0-9a-f-]{36}\.[A-Za-z0-9_-]{16,}", re.ASCII)
+_ID: Final = re.compile(r"(?:[A-Za-z0-9_-]{1,64}~)?[0-9a-f-]{36}\.[A-Za-z0-9_-]{16,}", re.ASCII)
 
 WAIT: Final = 20
 """Seconds that one request waits for news."""

@@ -12,7 +12,7 @@ __all__ = ["ALONE", "Home"]
 class Home:
     """The name of this instance, its home, in the ids of its clients and calls.
 
-    An id is ``NAME.UUID``, or only ``UUID`` if the gateway is the only instance. Names have no dot.
+    An id is ``NAME~UUID``, or only ``UUID`` if the gateway is the only instance. Names have no tilde.
 
     Args:
         name: the name; None if the gateway is the only instance.
@@ -29,20 +29,20 @@ class Home:
 
     def new_id(self) -> str:
         """Return an id that cannot be guessed."""
-        return f"{self.name}.{uuid.uuid4()}" if self.name else str(uuid.uuid4())
+        return f"{self.name}~{uuid.uuid4()}" if self.name else str(uuid.uuid4())
 
     def of(self, some_id: str) -> str | None:
-        """Return the part of an id before its dot if it can only be another instance's.
+        """Return the part of an id before its tilde if it can only be another instance's.
 
         A stranger may have made it up, so it may be any text. None for an id that this instance has
         made, or could have made, and for an id without a home.
         """
-        name, dot, _ = some_id.partition(".")
-        return name if self.name and dot and name != self.name else None
+        name, tilde, _ = some_id.partition("~")
+        return name if self.name and tilde and name != self.name else None
 
     def has_made(self, some_id: str) -> bool:
         """Return whether an id begins with the name of this instance, now or before a restart."""
-        return bool(self.name) and some_id.startswith(f"{self.name}.")
+        return bool(self.name) and some_id.startswith(f"{self.name}~")
 
 
 ALONE = Home(None)

@@ -14,7 +14,7 @@ from starlette.types import Receive as AsgiReceive
 from starlette.types import Scope
 from starlette.types import Send as AsgiSend
 
-from trio_rpc.errors import Fate, RpcError
+from trio_rpc.errors import Fate, RpcError, Unavailable
 from trio_rpc.gateway.server.checks import Refusal, closing, read_body
 from trio_rpc.gateway.server.connection import End, Receive, Send
 from trio_rpc.gateway.server.direct import until_hung_up
@@ -178,10 +178,12 @@ class Carrier:
                 await answer.end()
             except LINK_ERRORS as exc:
                 self.complain("a request", request.home, exc)
-                fate = exc.fate if isinstance(exc, RpcError) else Fate.UNKNOWN
+                has_begun = not isinstance(exc, Unavailable) and (
+                    not isinstance(exc, RpcError) or exc.fate is not Fate.NOT_STARTED
+                )
                 if answer.has_begun:
                     return None  # the server cuts an answer that is not complete
-                if not (is_repeatable or fate is Fate.NOT_STARTED):
+                if has_begun and not is_repeatable:
                     return Refusal(502, "it is unknown whether the client's instance has done it")
             else:
                 return None

@@ -92,7 +92,7 @@ class InstanceService:
         self._http = http
         self._websocket = websocket
 
-    @stream
+    @stream(raises=(Unavailable,))
     async def request(
         self, request: CarriedRequest, body: bytes
     ) -> AsyncGenerator[Answer | bytes, None]:
@@ -112,7 +112,7 @@ class InstanceService:
             if isinstance(response, HeldResponse):
                 response.close()
 
-    @duplex
+    @duplex(raises=(Unavailable,))
     async def websocket(self, channel: trio.abc.Channel[Text], home: str, first: str) -> None:
         """Carry the WebSocket of a client that this instance holds, until it ends."""
         self._check(home)

@@ -24,12 +24,13 @@ from trio_rpc.server import open_server
 from trio_rpc.session.opening import make_shared_tables
 from trio_rpc.session.options import Authenticate, SessionOptions, make_options
 from trio_rpc.util.numbers import check_not_negative
+from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["Spread", "open_spread"]
 
 CLOSING: Final = 1.0
-"""Seconds that carried WebSockets get to be closed in order."""
+"""Seconds that carried WebSockets, and then the links, get to be closed in order."""
 
 logger = logging.getLogger("trio_rpc.gateway")
 
@@ -51,6 +52,7 @@ class Spread:
         self.limits = link_limits(state.limits)
         self._state = state
         self._links: Links | None = None
+        self._leave = trio.Event()
 
     def instances(self) -> list[InstanceStatus]:
         """Return the status of each other instance: see :class:`trio_rpc.InstanceStatus`."""
@@ -60,37 +62,63 @@ class Spread:
     async def _run(
         self, chosen: Plan, options: SessionOptions, patience: float, nats: NatsOptions | None
     ) -> AsyncIterator[None]:
-        """Serve the other instances, and keep a session with each, for a block."""
+        """Be joined with the other instances for a block."""
+        with one_exception() as body:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._keep_links, chosen, options, patience, nats)
+                assert self._links is not None  # noqa: S101 - it was set
+                self._state.elsewhere = carrier = Carrier(self._state, self._links)
+                try:
+                    yield
+                except BaseException as exc:
+                    body.append(exc)
+                    raise
+                finally:
+                    self._state.elsewhere = None
+                    carrier.stop()
+                    with trio.move_on_after(CLOSING, shield=True):
+                        await carrier.wait_idle()
+                    self._leave.set()
+
+    async def _keep_links(
+        self,
+        chosen: Plan,
+        options: SessionOptions,
+        patience: float,
+        nats: NatsOptions | None,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Serve the other instances, and keep a session with each, until the block is left.
+
+        The links outlive a cancellation of the block, so that the WebSockets that they carry can be
+        closed with a code.
+        """
         tables, _ = make_shared_tables(None)
+        complaints = RateLimitedLog(logger)
         async with contextlib.AsyncExitStack() as stack:
+            scope = stack.enter_context(trio.CancelScope())
             if chosen.listen is not None:
-                server = open_server(
-                    self.services,
-                    chosen.listen,
-                    nats=nats if is_nats(chosen.listen) else None,
-                    **options,
+                options_of_nats = nats if is_nats(chosen.listen) else None
+                await stack.enter_async_context(
+                    open_server(self.services, chosen.listen, nats=options_of_nats, **options)
                 )
-                await stack.enter_async_context(server)
             roster, balancer, nursery = await stack.enter_async_context(
                 open_roster(
                     [chosen.source],
                     tables,
                     make_options(open_spread, options),
-                    RateLimitedLog(logger),
+                    complaints,
                     max_delay=RETRY,
                 )
             )
             most = self._state.limits.max_clients
             self._links = Links(roster, balancer, patience=patience, max_waiting=most)
             nursery.start_soon(self._links.watch)
-            self._state.elsewhere = carrier = Carrier(self._state, self._links)
-            try:
-                yield
-            finally:
-                self._state.elsewhere = None
-                carrier.stop()
-                with trio.move_on_after(CLOSING, shield=True):
-                    await carrier.wait_idle()
+            scope.shield = True
+            task_status.started()
+            await self._leave.wait()
+            scope.deadline = trio.current_time() + CLOSING
 
 
 @contextlib.asynccontextmanager

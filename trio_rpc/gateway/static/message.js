@@ -473,7 +473,7 @@ export class Job {
    * @param {{count: number}} waiting
    */
   constructor(base, id, waiting) {
-    const [, uuid] = /^([0-9a-f-]{36})\.[\w-]{16,}$/.exec(id) ?? [];
+    const [, uuid] = /^((?:[\w-]{1,64}~)?[0-9a-f-]{36})\.[\w-]{16,}$/.exec(id) ?? [];
     if (uuid === undefined) throw new TypeError(`not the id of a job: ${textOf(id).slice(0, 100)}`);
     this.#url = new URL(`api/result/${uuid}`, base);
     this.#id = id;
