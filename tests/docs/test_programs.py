@@ -27,6 +27,8 @@ WITH_OTHERS = {
     "drain_at_sigterm.py": "test_a_server_that_gets_sigterm_finishes_its_call",
     "rooms.py": "test_the_chat_works_in_three_terminals",
     "nats_topic.py": "test_nats_topic_py_prints_what_the_page_shows",
+    "many_gateways.py": "test_a_job_started_at_one_gateway_is_awaited_at_the_other",
+    "either_gateway.py": "test_a_job_started_at_one_gateway_is_awaited_at_the_other",
     "call_page.py": "test_the_fastapi_page_is_served_and_called",
     "build.py": "test_a_job_of_the_page_of_reports_goes_on_while_the_page_is_left",
     "app.py": "test_the_page_that_is_an_end_of_a_session_works_in_a_browser",

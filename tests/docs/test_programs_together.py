@@ -250,3 +250,19 @@ async def test_a_job_of_the_page_of_reports_goes_on_while_the_page_is_left(tmp_p
             await chromium.run(use, copy.here("http://127.0.0.1:8000/"))
     finally:
         await trio.to_thread.run_sync(chromium.stop)
+
+
+async def test_a_job_started_at_one_gateway_is_awaited_at_the_other(tmp_path):
+    page = "docs/how-to/gateways.md"
+    copy = Copy(FOLDER, tmp_path)
+    async with (
+        copy.running(*PYTHON, "many_gateways.py", "a") as a,
+        copy.running(*PYTHON, "many_gateways.py", "b") as b,
+    ):
+        for name, each in (("a", a), ("b", b)):
+            [shown] = output_of(page, f"python many_gateways.py {name}")
+            assert await each.line() == copy.here(shown)
+        run = await trio.to_thread.run_sync(copy.run, *PYTHON, "either_gateway.py")
+        shown = output_of(page, "python either_gateway.py")
+        assert run.stdout.splitlines()[-1:] == shown[-1:], run.stderr
+        assert set(run.stdout.splitlines()) <= set(shown)  # a job skips callbacks, if it is late

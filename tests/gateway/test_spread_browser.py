@@ -65,9 +65,7 @@ class Instance:
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
-    async def run(
-        self, links: dict[str, str], in_lifespan: str, *, task_status: Any
-    ) -> None:
+    async def run(self, links: dict[str, str], in_lifespan: str, *, task_status: Any) -> None:
         limits = GatewayLimits(grace=20)
         gateway = Gateway(self.service, home=self.service.name, pages=PAGES, limits=limits)
 
