@@ -170,9 +170,11 @@ async def test_a_name_that_a_stranger_has_made_up_leads_nowhere(autojump_clock, 
         attempts = a.link.attempts + b.link.attempts
         page.hello["uuid"] = f"{name}~{page.id.partition('~')[2]}"
         page.socket.disconnect()
+        began = trio.current_time()
         assert (await page.resume(b))["type"] == "lost"
         answer = await page.post(b, "wait")
         assert answer.status in (404, 410)
+        assert trio.current_time() - began < 0.1  # nobody waits for it
         assert a.link.attempts + b.link.attempts == attempts
         assert not a.service.running
         assert not b.service.running

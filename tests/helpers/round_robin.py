@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import trio
@@ -34,7 +35,8 @@ class RoundRobin:
         self.requests = dict.fromkeys(urls, 0)
         self.websockets = dict.fromkeys(urls, 0)
         self._urls = urls
-        self._turn = 0
+        # Requests and WebSockets take turns apart: they often alternate.
+        self._turns = itertools.cycle(urls), itertools.cycle(urls)
         self._websockets: set[trio.CancelScope] = set()
         self._places = trio.CapacityLimiter(MOST_CONNECTIONS)
 
@@ -59,7 +61,8 @@ class RoundRobin:
         is_websocket = b"\r\nupgrade: websocket" in head.lower()
         if not is_websocket:
             head = CONNECTION.sub(b"", head) + b"\r\nConnection: close"
-        server = await self._next(self.websockets if is_websocket else self.requests)
+        counts = self.websockets if is_websocket else self.requests
+        server = await self._next(self._turns[is_websocket], counts)
         with trio.CancelScope() as scope:
             if is_websocket:
                 self._websockets.add(scope)
@@ -70,10 +73,9 @@ class RoundRobin:
                 nursery.cancel_scope.cancel()
         self._websockets.discard(scope)
 
-    async def _next(self, counts: dict[str, int]) -> trio.SocketStream:
+    async def _next(self, turns: Iterator[str], counts: dict[str, int]) -> trio.SocketStream:
         for _ in self._urls:
-            url = self._urls[self._turn % len(self._urls)]
-            self._turn += 1
+            url = next(turns)
             place = httpx.URL(url)
             with contextlib.suppress(OSError):
                 server = await trio.open_tcp_stream(place.host, place.port)
