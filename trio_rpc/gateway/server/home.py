@@ -12,7 +12,8 @@ __all__ = ["ALONE", "Home"]
 class Home:
     """The name of this instance, its home, in the ids of its clients and calls.
 
-    An id is ``NAME~UUID``, or only ``UUID`` if the gateway is the only instance. Names have no tilde.
+    An id is ``NAME~UUID``, or only ``UUID`` if the gateway is the only instance. No name has a
+    tilde.
 
     Args:
         name: the name; None if the gateway is the only instance.
