@@ -8,7 +8,7 @@ import numbers
 import re
 import types
 from collections.abc import Awaitable, Callable, Hashable, Sized
-from typing import Any, Protocol, SupportsInt, runtime_checkable
+from typing import Any, Protocol, Self, SupportsInt, runtime_checkable
 
 import pytest
 import trio
@@ -103,7 +103,7 @@ async def test_a_class_without_fields_is_refused(annotation):
     "annotation",
     [
         *(object, numbers.Number, Hashable, Sized, SupportsInt, HasName, bytearray, memoryview),
-        *(Connection | None, list[Connection], trio.abc.ReceiveChannel[int]),
+        *(Connection | None, list[Connection], trio.abc.ReceiveChannel[int], Self),
         Callable[[Connection], Awaitable[None]],
     ],
     ids=str,

@@ -11,12 +11,13 @@ import datetime as dt
 import decimal
 import types
 import uuid
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 import trio
 
 from trio_rpc.services.adapters import AdapterType
+from trio_rpc.services.aliases import bare
 from trio_rpc.services.item_stream import ItemStream
 from trio_rpc.services.tables import Table
 
@@ -46,7 +47,8 @@ def check_no_foreign(
     for method in table.values():
         for parameter in method.signature.parameters.all:
             cls = _foreign(parameter.adapted) if parameter.required else None
-            if cls is not None:
+            # Self says nothing about the class: a subclass may have fields, or be registered.
+            if cls is not None and bare(parameter.annotation) is not Self:
                 raise TypeError(
                     f"{method.name}{where}: no value for parameter {parameter.name!r} can ever"
                     f" arrive, because {cls.__name__} has no fields: {instead}"
