@@ -6,6 +6,7 @@ import io
 import json
 import math
 import ssl
+import sys
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,12 +14,12 @@ import trio
 import trustme
 
 import trio_rpc
-from trio_rpc.cli import calling
+from trio_rpc.cli import calling, main
 from trio_rpc.cli.arguments import parse_arguments
 from trio_rpc.cli.benching import MOST_KINDS, Bench
 from trio_rpc.cli.connecting import Connection, Target, parse_metadata
 from trio_rpc.cli.credentials_file import check_against
-from trio_rpc.cli.exits import CallFailed, Unreachable, Usage
+from trio_rpc.cli.exits import CallFailed, Exit, Unreachable, Usage
 from trio_rpc.cli.output import Output
 
 
@@ -328,3 +329,18 @@ def test_a_file_without_credentials_is_a_usage_error_that_shows_none(tmp_path, t
     with pytest.raises(Usage) as refused:
         check_against(path)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["folder/that/is/not/there.svg", "plot.docx", "plot"])
+def test_a_plot_that_cannot_be_drawn_is_refused_before_anything_is_measured(name, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the group plots is not installed")
+    monkeypatch.setattr(Bench, "run", lambda *_: pytest.fail("it measures"))
+    assert main(["bench", "tcp://127.0.0.1:1", "m", "--plot", name]) == Exit.USAGE
+
+
+def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(Bench, "run", lambda *_: pytest.fail("it measures"))
+    assert main(["bench", "tcp://127.0.0.1:1", "m", "--plot", "plot.svg"]) == Exit.USAGE
+    assert "pip install matplotlib" in capsys.readouterr().err

@@ -493,6 +493,8 @@ def bench(
         raise Usage("--count must be at least 1, and --duration more than 0 seconds")
     if math.isinf(count) and math.isinf(duration):
         duration = DEFAULT_DURATION
+    if plot is not None:
+        benching.check_plot(plot)
     args, kwargs = parse_arguments(arguments)
     run = benching.Bench(
         _target(url, connection, metadata), method, args, kwargs, callers, count, duration

@@ -32,7 +32,7 @@ from trio_rpc.pool.pool import Pool
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.session.session import Session
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "check_plot"]
 
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 ROWS, WIDTH = 12, 40
@@ -173,11 +173,7 @@ class Bench:
 
     def plot(self, path: Path) -> None:
         """Draw the latencies by their quantiles. Raises Usage if that is impossible."""
-        try:
-            from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to load
-        except ImportError as exc:
-            raise Usage("--plot requires matplotlib: pip install matplotlib") from exc
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        figure = _empty_figure()
         axes = figure.subplots()
         milliseconds = [each * 1e3 for each in self.latencies.ordered()]
         shares = [(number + 1) / len(milliseconds) for number in range(len(milliseconds))]
@@ -191,6 +187,23 @@ class Bench:
             figure.savefig(path, dpi=150)
         except (OSError, ValueError) as exc:
             raise Usage(f"--plot {safe(path, 100)}: {safe(exc)}") from exc
+
+
+def check_plot(path: Path) -> None:
+    """Raise Usage, before anything is measured, if nothing could be drawn into this file."""
+    figure = _empty_figure()
+    if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
+        raise Usage(f"--plot {safe(path, 100)}: give a name such as latency.svg or latency.png")
+    if not path.parent.is_dir():
+        raise Usage(f"--plot {safe(path, 100)}: there is no such folder")
+
+
+def _empty_figure() -> Any:
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to load
+    except ImportError as exc:
+        raise Usage("--plot requires matplotlib: pip install matplotlib") from exc
+    return Figure(figsize=(8, 4.5), layout="constrained")
 
 
 def _histogram(latencies: Latencies) -> Iterator[str]:

@@ -17,6 +17,7 @@ import trio
 
 from trio_rpc.errors import RemoteCancelled
 from trio_rpc.services.decorators import Raises
+from trio_rpc.util.raised import text_of
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["Bugs"]
@@ -86,7 +87,7 @@ class Bugs:
         self, exc: Exception, method: str, *, session: str, call: int | str | None
     ) -> None:
         """Log that the result of a method cannot be sent."""
-        self._log(method, "has a result that cannot be sent: %s", exc, session, call, exc)
+        self._log(method, "has a result that cannot be sent: %s", text_of(exc), session, call, exc)
 
     def _log(  # noqa: PLR0917 - called from here alone
         self,
