@@ -33,9 +33,8 @@ class Limits:
     max_message: int = 16 * MIB
     """Bytes of one message: the most memory that a single call can use at this end."""
 
-    max_packet: int = 260 * KIB
-    """Bytes of one packet. Larger messages travel in pieces, so small ones wait for one packet.
-    256 KiB of a user's bytes fit into one, with their headers."""
+    max_packet: int = 256 * KIB
+    """Bytes of one packet. Larger messages travel in pieces, so small ones wait for one packet."""
 
     max_depth: int = 64
     """Levels of nested arrays, maps and extensions: the stack that a recursive reader needs."""
