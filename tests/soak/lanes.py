@@ -28,6 +28,8 @@ SHORTEST, LONGEST = 0.2, 2.0
 """Seconds between two cuts of a session that resumes."""
 SESSION_SECONDS = 8.0
 """The most seconds of a session before it is closed in the ordinary way."""
+TO_START = 120.0
+"""Seconds within which a server must listen. On a crowded machine Python itself has needed 30."""
 LATENCY = Faults(latency=0.001, jitter=0.002)
 
 Open = Callable[[], AbstractAsyncContextManager[trio_rpc.Session]]
@@ -76,7 +78,7 @@ async def open_program(place: Place, name: str) -> AsyncIterator[tuple[trio.Proc
         place.command(*place.urls(name)), stdout=subprocess.PIPE
     )
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(TO_START):
             line = b""
             while not line.endswith(b"\n"):
                 got = await process.stdout.receive_some()  # type: ignore[union-attr]
