@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,6 +28,13 @@ __all__ = ["SERVICE", "Answer", "CarriedRequest", "InstanceService", "Text"]
 
 SERVICE: Final = "gateway"
 """The name of the service in the sessions between instances."""
+
+FREE: Final = 4 * 1024
+"""Bytes of texts on their way to a client for which its writer does not wait.
+
+So a callback and the end of its call, which follow each other closely, cost one way and not two.
+They may be held uncounted by the other instance: less than each client may always hold.
+"""
 
 Text = str | int | None
 """One item of a carried WebSocket.
@@ -161,13 +169,17 @@ def _asgi_request(request: CarriedRequest, body: bytes) -> Request:
 class _CarriedWebSocket:
     """A WebSocket of a client that is at another instance.
 
-    That end says when the client has accepted a text. So one text is on its way at a time, and it
-    counts as held for the client until then, as it does without another instance.
+    That end says when the client has accepted a text. While more than ``FREE`` bytes are on their
+    way, the last text counts as held for the client, as it does without another instance, and no
+    other is sent.
     """
 
     def __init__(self, channel: trio.abc.Channel[Text]) -> None:
         self._channel = channel
         self._accepted = trio.Event()
+        # The sizes of the texts that are on their way, and their sum.
+        self._sizes: deque[int] = deque()
+        self._size = 0
         self._heard, self._texts = trio.open_memory_channel[str](0)
 
     async def hear(self) -> None:
@@ -178,7 +190,8 @@ class _CarriedWebSocket:
     async def _hear(self) -> None:
         with contextlib.suppress(*LINK_ERRORS):  # the client's next connection gets the rest
             async for item in self._channel:
-                if item is None:
+                if item is None and self._sizes:
+                    self._size -= self._sizes.popleft()
                     self._accepted.set()
                 elif isinstance(item, str):
                     await self._heard.send(item)
@@ -191,13 +204,17 @@ class _CarriedWebSocket:
             return None
 
     async def send(self, text: str) -> None:
-        """Send a text, and wait until the client has accepted it.
+        """Send a text, and wait until at most ``FREE`` bytes are on their way to the client.
 
         If the other end has left, this waits until it is cancelled: ``receive`` has told the end.
         """
-        self._accepted = trio.Event()
+        data = text.encode()
+        self._sizes.append(len(data))  # before it is sent, since the answer may be quick
+        self._size += len(data)
         with contextlib.suppress(*LINK_ERRORS):
-            for part in pieces_of(text.encode(), PART):
+            for part in pieces_of(data, PART):
                 await self._channel.send(part)
             await self._channel.send(None)
-        await self._accepted.wait()
+        while self._size > FREE:
+            self._accepted = trio.Event()
+            await self._accepted.wait()
