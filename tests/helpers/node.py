@@ -34,13 +34,18 @@ async def run(folder: Path, script: str, gateway: Gateway | None = None, *flags:
 
     With a gateway, the script can connect to its ``port``.
     """
+    if gateway is None:
+        return await run_at(folder, script, "0", *flags)
+    async with open_http_server(gateway, "http://127.0.0.1:0") as [url]:
+        return await run_at(folder, script, url.rpartition(":")[2], *flags)
+
+
+async def run_at(folder: Path, script: str, port: str, *flags: str) -> list[Any]:
+    """Run a script beside message.js that can connect to a port."""
     shutil.copy(STATIC / "message.js", folder)
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "page.js").write_text(HEAD + script + TAIL)
-    if gateway is None:
-        return await _node(folder, "0", *flags)
-    async with open_http_server(gateway, "http://127.0.0.1:0") as [url]:
-        return await _node(folder, url.rpartition(":")[2], *flags)
+    return await _node(folder, port, *flags)
 
 
 async def _node(folder: Path, port: str, *flags: str) -> list[Any]:

@@ -18,6 +18,7 @@ MODULES = {
     "test_interrupted_loading.py",
     "test_kept_children.py",
     "test_node.py",
+    "test_node_frames.py",
     "test_node_jobs.py",
     "test_node_odd.py",
     "test_process_channels.py",

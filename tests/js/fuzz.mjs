@@ -1,5 +1,6 @@
-// Changes each byte of the packets of docs/vectors.json, and gives the results to a Protocol. Each is
-// accepted, or breaks the protocol; nothing else is thrown. Prints { tried, accepted, problems }.
+// Changes each byte of the packets of docs/vectors.json, cuts them at each byte, and appends a byte, and
+// gives the results to a Protocol. Each is accepted, or breaks the protocol; nothing else is thrown.
+// Prints { tried, accepted, problems }.
 import { readFileSync } from "node:fs";
 import { Encoder } from "../../trio_rpc/js/encoder.js";
 import { RemoteProtocolError, Refused } from "../../trio_rpc/js/errors.js";
@@ -32,20 +33,26 @@ function opened() {
 
 let [tried, accepted] = [0, 0];
 const problems = [];
+function attempt(changed, what) {
+  const [protocol, on] = opened();
+  tried++;
+  try {
+    receive(protocol, changed, on);
+    accepted++;
+  } catch (error) {
+    if (!(error instanceof RemoteProtocolError || error instanceof Refused)) problems.push(`${what}: ${error.stack}`);
+  }
+}
+
 for (const packet of packets) {
   const bytes = unhex(packet);
+  attempt(new Uint8Array([...bytes, 0]), `${packet} and a byte`);
   for (let at = 0; at < bytes.length; at++) {
+    attempt(bytes.slice(0, at), `${packet} cut at ${at}`);
     for (const byte of [bytes[at] ^ 1, bytes[at] ^ 0x80, 0xc1, 0xdd, 0xff, 0xc9, bytes[at] + 1]) {
       const changed = bytes.slice();
       changed[at] = byte;
-      const [protocol, on] = opened();
-      tried++;
-      try {
-        receive(protocol, changed, on);
-        accepted++;
-      } catch (error) {
-        if (!(error instanceof RemoteProtocolError || error instanceof Refused)) problems.push(`${packet} ${at} ${byte}: ${error.stack}`);
-      }
+      attempt(changed, `${packet} ${at} ${byte}`);
     }
   }
 }

@@ -506,6 +506,14 @@ FAULTS = (
         GATEWAY,
         hangs=True,
     ),
+    fault(
+        "a callback whose answer is malformed leaves its call waiting forever in JavaScript",
+        "gateway/static/message.js",
+        "  return isTicket ? answer : null;\n",
+        "  return answer;\n",
+        "gateway/test_node_frames.py",
+        hangs=True,
+    ),
     # ── jobs ──
     fault(
         "a job of a gateway with legacy clients needs no token",

@@ -167,20 +167,21 @@ class Call {
     this.isRunning = true;
     while (this.next < this.queue.length) {
       const message = this.queue[this.next++];
+      const ticket = ticketOf(message.answer);
       for (const name of Object.keys(message)) {
         if (ENVELOPE.has(name)) continue;
         try {
           const callback = this.callback(name);
           let value = callback?.(...argumentsOf(message, name));
           if (value && typeof (/** @type {any} */ (value).then) === "function") value = await value;
-          if (message.answer) {
+          if (ticket) {
             if (!callback) throw new Error("post got no such callback");
-            this.answer(message.answer, value);
+            this.answer(ticket, value);
           }
         } catch (error) {
           console.warn(`trio_rpc: the callback ${name} failed`, error);
-          if (message.answer) {
-            this.keep(message.answer, { error: `${name}: ${shortText(error)}` });
+          if (ticket) {
+            this.keep(ticket, { error: `${name}: ${shortText(error)}` });
           } else {
             this.errors.set(name, shortText(error));
             this.session.hasNews(this);
@@ -1064,6 +1065,16 @@ function settled(end, reason, until) {
   }
   const code = end.type === "error" ? (end.code ?? "raised") : end.type;
   throw new MessageError(code, String(end.error), { errorType: end.error_type });
+}
+
+/**
+ * Return the numbers by which a value is awaited; null if the handler awaits none.
+ * @param {any} answer
+ * @returns {number[] | null}
+ */
+function ticketOf(answer) {
+  const isTicket = Array.isArray(answer) && answer.length === 2 && answer.every(Number.isInteger);
+  return isTicket ? answer : null;
 }
 
 /**
