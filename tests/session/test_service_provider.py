@@ -465,7 +465,7 @@ async def test_wrong_uses_are_refused_at_once(unix):
         ServiceProvider(unix, limts=None)
     with pytest.raises(ValueError, match="grace"):
         ServiceProvider(unix, grace=-1)
-    with pytest.raises(TypeError, match="max_waiting must be a number, not None"):
+    with pytest.raises(TypeError, match="max_waiting must be a whole number, not None"):
         ServiceProvider(unix, max_waiting=None)
     with pytest.raises(TypeError, match="the name of a channel must be a str, not 5"):
         provider.proxy(5, Plugin)
