@@ -17,6 +17,8 @@ import pytest
 import trio
 from helpers.chromium import screenshot, why_not
 
+import trio_rpc
+from examples.workbench import host
 from examples.workbench.__main__ import open_workbench
 
 pytestmark = pytest.mark.slow
@@ -75,7 +77,9 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(chromium, tmp_path):
+async def bench(chromium, tmp_path, monkeypatch):
+    # However slowly a busy machine starts processes, the fourth end is one too many.
+    monkeypatch.setattr(host, "RESTART", trio_rpc.Restart(times=3, within=3600))
     plugin, notes = tmp_path / "patient.py", tmp_path / "notes"
     plugin.write_text(PATIENT, "utf-8")
     command = [sys.executable, str(plugin), str(notes)]
@@ -210,7 +214,7 @@ async def test_a_plugin_that_ends_too_often_is_started_again_from_the_page(bench
             pid_of(tab, restarts=restarts)
             tab.locator(".plugin button", has_text="Kill").click()
         tab.locator(".plugin[data-state=failed]").wait_for()
-        assert "3 restarts within 60 s are allowed" in tab.locator(".end").inner_text()
+        assert "3 restarts within 3600 s are allowed" in tab.locator(".end").inner_text()
         start(tab, "patient", "wait", "tea")
         assert "is not running: start it first" in run_in(tab, "failed").inner_text()
         tab.locator("button", has_text="Start again").click()
