@@ -199,7 +199,7 @@ async def test_a_lost_link_costs_nothing_but_time(autojump_clock, nursery):
         await page.connect(a)
         page.socket.disconnect()
         await page.resume(b)
-        await page.post(b, "count", {"to": 30})
+        await page.post(b, "count", {"to": 600})
         got = []
         for _ in range(3):
             await until(lambda: len(page.socket.messages) > 4)
@@ -212,7 +212,7 @@ async def test_a_lost_link_costs_nothing_but_time(autojump_clock, nursery):
             assert first["type"] == "resumed"
         await until(lambda: page.socket.messages[-1]["type"] == "finish")
         got += page.socket.messages[1:]
-        assert [each["found"][0] for each in got[:-1]] == list(range(30))
+        assert [each["found"][0] for each in got[:-1]] == list(range(600))
         page.socket.disconnect()
 
 
