@@ -21,6 +21,7 @@ def test_each_command_with_a_url_may_leave_it_out():
         "notify",
         "ping",
         "stream",
+        "top",
     }
 
 

@@ -15,7 +15,7 @@ from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.browser import Client
 from trio_rpc.gateway.server.call import CallSettings, GatewayCall
 from trio_rpc.gateway.server.connection import Connection, End
-from trio_rpc.gateway.server.results import Results
+from trio_rpc.gateway.server.results import Held, Results
 from trio_rpc.services.tables import build_table
 
 
@@ -368,14 +368,14 @@ async def test_results_are_bounded_and_forgotten_after_their_time(service, autoj
     first, second, third = (work_for(service) for _ in range(3))
     for work in (first, second):
         assert results.make_room()
-        results.hold(work, client)
+        results.hold(Held(work, client))
     assert not results.make_room()  # both calls are running
     results.ended(second)
     results.ended(third)  # it was never held
     await trio.sleep(5)
     assert results.get(second.uuid).work is second
     assert results.make_room()  # the finished call is forgotten first
-    results.hold(third, client)
+    results.hold(Held(third, client))
     assert results.get(second.uuid) is None
     results.ended(third)
     await trio.sleep(11)
