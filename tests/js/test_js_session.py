@@ -323,6 +323,11 @@ async def test_whatever_a_page_throws_is_the_answer_of_that_call_alone(tmp_path)
       thenable: () => ({ get then() { throw new RangeError("odd"); } }),
       unsendable: () => Symbol("a"),
       unsendableError() { throw new rpc.RemoteError("builtins.ValueError", "x", { args: [Symbol("a")] }); },
+      badMessage() { throw Object.defineProperty(new Error(), "message", { get() { throw new Error("no"); } }); },
+      badName() { throw Object.defineProperty(new Error("x"), "name", { get() { throw new Error("no"); } }); },
+      badNotes() { throw Object.defineProperty(new Error("x"), "notes", { get() { throw new Error("no"); } }); },
+      badProxy() { throw new Proxy({}, { getPrototypeOf() { throw new Error("no"); } }); },
+      badGetter: () => ({ get a() { throw Object.create(null); } }),
       fine: () => 1,
       noIterator: rpc.stream(() => iterable(() => { throw new RangeError("none"); })),
       number: rpc.stream(() => 5),
@@ -337,17 +342,21 @@ async def test_whatever_a_page_throws_is_the_answer_of_that_call_alone(tmp_path)
     report(await driver.streams(["noIterator", "number", "badNext", "badReturn", "badItem"]));
     report(await driver.apply(() => { throw new RangeError("callback"); }));
     report(await driver.first(iterable(() => { throw new RangeError("argument"); })));
+    const abort = new AbortController(), left = session.proxy("", { signal: abort.signal }).calls(["fine"]);
+    abort.abort(Object.create(null));
+    await left.catch(() => {});
+    report(await driver.calls(["badMessage", "badName", "badNotes", "badProxy", "badGetter"]));
     report(await driver.calls(["fine"]));
     report(session.statistics);
     await session.close();
     """
     reported = await run_session(tmp_path, script, Driver)
-    calls, streams, callback, argument, fine, left = reported
+    calls, streams, callback, argument, odd, fine, left = reported
     assert calls[:5] == [
         "RemoteError RangeError: now",
         "RemoteError RangeError: later",
         "RemoteError thrown: undefined",
-        "RemoteError thrown: an object that cannot be shown",
+        "RemoteError thrown: unreadable",
         "RemoteError RangeError: odd",
     ]
     assert "cannot be sent" in calls[5]
@@ -360,6 +369,10 @@ async def test_whatever_a_page_throws_is_the_answer_of_that_call_alone(tmp_path)
     assert "cannot be sent" in streams[4]
     assert callback == "RemoteError RangeError: callback"
     assert argument == "RemoteError RangeError: argument"
+    assert odd == [
+        *["RemoteError thrown: unreadable"] * 4,
+        "RemoteError internal: the result cannot be sent: unreadable",
+    ]
     assert fine == ["1"]
     assert left == {"callsOut": 0, "callsIn": 0}
 

@@ -58,11 +58,26 @@ export function invalidArguments({ message, parameter }) {
   return { code: "invalid_arguments", message, ...(parameter ? { parameter } : {}) };
 }
 
+const HIDDEN = "unreadable";
+
+/** Returns what `read` returns; something else if it throws, as a getter of any error may. */
+function guarded(read, otherwise = HIDDEN) {
+  try {
+    return read();
+  } catch {
+    return otherwise;
+  }
+}
+
 /** Makes the map that a handler's error is sent as. */
 export function toMap(error) {
+  return guarded(() => mapOf(error), mapOf(HIDDEN));
+}
+
+function mapOf(error) {
   if (error instanceof e.RemoteError) {
     const { typeName: type, message, args, fields, errors } = error;
-    const rest = errors ? { errors: errors.map(toMap) } : {};
+    const rest = errors ? { errors: errors.map(mapOf) } : {};
     return { code: "raised", type, message, args, fields, ...rest, ...notesOf(error) };
   }
   if (error instanceof Error) {
@@ -71,13 +86,10 @@ export function toMap(error) {
   return { code: "raised", type: "thrown", message: shown(error) };
 }
 
-function shown(value) {
-  try {
-    return String(value);
-  } catch {
-    return "an object that cannot be shown";
-  }
-}
+const shown = (value) => guarded(() => String(value));
+
+/** Returns the message of any error, or the text of another value. */
+export const messageOf = (error) => guarded(() => String(error?.message ?? error));
 
 function notesOf(error) {
   const notes = Array.isArray(error.notes) ? error.notes.map(shown) : [];

@@ -1,7 +1,7 @@
 /** The calls and notifications that this end serves. */
 
 import { LocalProtocolError } from "./errors.js";
-import { invalidArguments, toMap } from "./error_maps.js";
+import { invalidArguments, messageOf, toMap } from "./error_maps.js";
 import { ItemStream, iteratorOf, sendItems } from "./items.js";
 import { Caller, readableOf } from "./outgoing.js";
 import { Window } from "./protocol.js";
@@ -379,7 +379,7 @@ export class IncomingCalls {
     try {
       this.#session.protocol.reply(id, context.stream ? null : value ?? null);
     } catch (error) {
-      return this.answerWith(call, { code: "internal", message: `the result cannot be sent: ${error.message}` });
+      return this.answerWith(call, { code: "internal", message: `the result cannot be sent: ${messageOf(error)}` });
     }
     this.#session.wake();
     this.#session.settle();
@@ -400,7 +400,7 @@ export class IncomingCalls {
       protocol.replyError(id, map);
     } catch (error) { // its arguments, fields or notes cannot be sent
       const { code, message, type } = map;
-      const notes = [`not sent: ${error.message}`];
+      const notes = [`not sent: ${messageOf(error)}`];
       protocol.replyError(id, { code, message, ...(type ? { type, notes } : {}) });
     }
     this.#session.wake();

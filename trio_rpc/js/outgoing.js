@@ -1,7 +1,7 @@
 /** The calls that this end makes. */
 
 import { abortReason, Fate, LocalProtocolError, RpcError } from "./errors.js";
-import { fromMap } from "./error_maps.js";
+import { fromMap, messageOf } from "./error_maps.js";
 import { DISPOSE, ItemStream } from "./items.js";
 import { Window } from "./protocol.js";
 import { Timer } from "./timer.js";
@@ -122,7 +122,7 @@ export class OutgoingCall {
     this.#isCancelling = true;
     this.#timer?.stop();
     this.items?.drop();
-    this.#session.protocol.cancel(this.id, textOf(reason));
+    this.#session.protocol.cancel(this.id, messageOf(reason));
     this.#session.wake();
     for (const callback of this.callbacks) callback.stop("cancelled", reason);
     if (this.#options.abandonOnAbort) this.#settle(reason);
@@ -177,10 +177,6 @@ export class OutgoingCall {
 
 function timedOut(ms) {
   return new DOMException(`the call took longer than ${ms} ms`, "TimeoutError");
-}
-
-function textOf(reason) {
-  return reason instanceof Error || reason instanceof DOMException ? reason.message : String(reason);
 }
 
 function isStream(target) {

@@ -15,6 +15,13 @@ RESUMING = "js/test_js_resuming.py::test_calls_streams_and_callbacks_notice_only
 
 FAULTS = (
     fault(
+        "an error whose message cannot be read leaves its call without an answer in JavaScript",
+        "js/error_maps.js",
+        "  return guarded(() => mapOf(error), mapOf",
+        "  return mapOf(error, mapOf",
+        ODD,
+    ),
+    fault(
         "law 2: a cancelled call in JavaScript settles before its handler has ended",
         "js/outgoing.js",
         "    if (this.#options.abandonOnAbort) this.#settle(reason);\n",
