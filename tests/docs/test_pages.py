@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 
 import pytest
@@ -76,7 +77,9 @@ NAMES = {
 @pytest.mark.parametrize("page", PAGES)
 def test_names_of_the_package_exist(page):
     for name in re.findall(r"`trio_rpc\.(\w+)", prose(page)):
-        assert hasattr(trio_rpc, name) or name in NAMES, name
+        # A module that nothing has imported yet is not an attribute.
+        is_module = importlib.util.find_spec(f"trio_rpc.{name}") is not None
+        assert hasattr(trio_rpc, name) or is_module or name in NAMES, name
 
 
 def test_the_laws_are_numbered_without_a_gap():

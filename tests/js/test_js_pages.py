@@ -146,7 +146,7 @@ async def test_a_frozen_tab_is_given_up_and_learns_it_when_it_returns(site):
     # The server's last messages say that the handler was stopped, if they have arrived.
     waiting = await site.do(page.evaluate, "() => waiting")
     assert waiting in (["SessionBroken", "unknown"], ["RemoteCancelled", "stopped"])
-    assert await site.do(page.evaluate, "() => session.state") == "lost"
+    assert await site.do(page.evaluate, "() => session.closed.then(() => session.state)") == "lost"
     assert await site.do(page.evaluate, "() => outcome(service.wait())") == [
         "SessionBroken",
         "not started",
