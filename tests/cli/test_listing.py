@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import trio
@@ -16,12 +17,19 @@ from trio_rpc.cli.listing import instances
 from trio_rpc.cli.output import Output
 
 
+class Numbers(Echo):
+    @trio_rpc.stream
+    async def up_to(self, end: int):
+        for number in range(end):
+            yield number
+
+
 @pytest.fixture
 async def two(nursery):
     """Return a target of two servers, and the servers."""
     urls = []
     for _ in range(2):
-        urls += await nursery.start(trio_rpc.serve, {"e": Echo()}, "tcp://127.0.0.1:0")
+        urls += await nursery.start(trio_rpc.serve, {"e": Numbers()}, "tcp://127.0.0.1:0")
     yield Target(url=urls[0], connection=Connection(also=urls[1:]))
     nursery.cancel_scope.cancel()
 
@@ -38,6 +46,13 @@ async def test_a_call_goes_to_one_of_several_instances(two, capsys):
     for target in (two, down):
         await calling.call(target, "e.echo", '["hi"]', Output(as_json=True), patience=20)
         assert capsys.readouterr().out == '"hi"\n'
+
+
+async def test_a_stream_comes_from_one_that_can_be_reached(two, capsys):
+    down = Target(url="tcp://127.0.0.1:1", connection=Connection(also=[two.url]))
+    output = Output(as_json=True)
+    await calling.stream(down, "e.up_to", "[3]", output, count=math.inf, patience=math.inf)
+    assert capsys.readouterr().out.split() == ["0", "1", "2"]
 
 
 async def test_each_instance_is_pinged(two, capsys):
