@@ -78,7 +78,7 @@ def server(host: str) -> Iterator[int]:
         port: int = listener.getsockname()[1]
         command = [sys.executable, "-m", "benchmarks.hosts", "--serve", host]
         number = listener.fileno()
-        process = subprocess.Popen(  # noqa: S603 - a program of ours
+        process = subprocess.Popen(  # noqa: S603 - it is this program
             [*command, str(number)], pass_fds=[number]
         )
     try:

@@ -27,7 +27,7 @@ PLUGINS = {
 
 
 class PluginLost(Exception):
-    """The process of the plugin has ended, or there is none."""
+    """The process of the plugin has ended, or was never started."""
 
 
 class Changes:

@@ -1,4 +1,4 @@
-"""Drills with real NATS servers and processes: lost messages, refusals, and names that are none."""
+"""Drills with real NATS servers and processes: lost messages, refusals, and invalid names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions whose text fails, and frozen ones: they arrive, and no error of theirs hides them."""
+"""Exceptions whose text fails, and frozen ones: they arrive, and no second error hides them."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -9,6 +10,7 @@ from typing import Any
 
 from trio_rpc.cli.terminal import safe
 from trio_rpc.errors import RemoteTraceback, RpcError
+from trio_rpc.util.extras import needs_extra
 from trio_rpc.util.interrupts import INTERRUPTED
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Usage",
     "describe_error",
     "error_line",
+    "importing",
 ]
 
 SHOWN_LEAVES = 5
@@ -72,6 +75,23 @@ class Unreachable(CommandError):
 
 class OutputFailed(CommandError):
     """Standard output cannot be written. The text is empty if its reader has closed the pipe."""
+
+
+@contextlib.contextmanager
+def importing(what: str, extra: str) -> Iterator[None]:
+    """Raise Usage that says how to install an extra, if the block imports a part that is missing.
+
+    Args:
+        what: the part of the command line that needs it.
+        extra: the name of the extra.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        text = needs_extra(what, extra, exc)
+        if text is None:
+            raise
+        raise Usage(text) from exc
 
 
 def describe_error(exc: BaseException) -> dict[str, Any]:

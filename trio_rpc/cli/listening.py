@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trio_rpc.cli.credentials_file import check_against
-from trio_rpc.cli.exits import Unreachable, Usage
+from trio_rpc.cli.exits import Unreachable, Usage, importing
 from trio_rpc.cli.target import with_service
 from trio_rpc.cli.terminal import safe
 from trio_rpc.errors import Refused
@@ -20,7 +20,6 @@ from trio_rpc.introspection import Introspection
 from trio_rpc.server import Server, open_server
 from trio_rpc.services.tables import is_per_session
 from trio_rpc.tracing import AccessLog, Trace, all_of, print_trace
-from trio_rpc.util.extras import needs_extra
 
 if TYPE_CHECKING:
     from trio_rpc.gateway import Gateway
@@ -154,13 +153,8 @@ def _gateway(
     options: ServeOptions,
     context: ssl.SSLContext | None,
 ) -> tuple[Gateway, AbstractAsyncContextManager[list[str]]]:
-    try:
+    with importing("http://", "gateway"):
         from trio_rpc.gateway import Gateway, open_http_server  # noqa: PLC0415 - needs the extra
-    except ModuleNotFoundError as exc:
-        text = needs_extra("http://", "gateway", exc)
-        if text is None:
-            raise
-        raise Usage(text) from exc
     if is_per_session(services):
         raise Usage("http:// can serve only objects, not a function of the session")
     gateway = Gateway(

@@ -26,10 +26,9 @@ from typing import Any
 
 import trio
 
-from trio_rpc.cli.exits import Exit, OutputFailed, Unreachable, Usage
+from trio_rpc.cli.exits import Exit, OutputFailed, Unreachable, importing
 from trio_rpc.cli.output import Output
 from trio_rpc.cli.terminal import safe
-from trio_rpc.util.extras import needs_extra
 
 __all__ = ["serve_again_after_changes", "words_of_server"]
 
@@ -156,13 +155,8 @@ class _Server:
 
 
 def _watcher(folder: Path) -> Callable[[], AsyncIterator[set[Any]]]:
-    try:
+    with importing(RELOAD, "reload"):
         from watchfiles import PythonFilter, awatch  # noqa: PLC0415 - needs the extra
-    except ModuleNotFoundError as exc:
-        text = needs_extra(RELOAD, "reload", exc)
-        if text is None:
-            raise
-        raise Usage(text) from exc
     return functools.partial(
         awatch, folder, watch_filter=PythonFilter(), rust_timeout=TICK, recursive=True
     )

@@ -12,13 +12,12 @@ import msgspec
 import trio
 
 from trio_rpc.channels import tls
-from trio_rpc.cli.exits import CallFailed, Unreachable, Usage
+from trio_rpc.cli.exits import CallFailed, Unreachable, Usage, importing
 from trio_rpc.cli.terminal import safe
 from trio_rpc.errors import Refused, RemoteCancelled, Unavailable
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.introspection import DESCRIBE
 from trio_rpc.services.proxies import RemoteMethod
-from trio_rpc.util.extras import needs_extra
 
 if TYPE_CHECKING:
     from trio_rpc.gateway.client.http import WebClient
@@ -59,14 +58,9 @@ async def through_gateway(
     Raises:
         Usage: the URL or a header is invalid, or the extra "gateway" is not installed.
     """
-    try:
+    with importing("http://", "gateway"):
         from trio_rpc.gateway.client.http import WebClient  # noqa: PLC0415 - needs the extra
         from trio_rpc.gateway.client.message import Message  # noqa: PLC0415 - needs the extra
-    except ModuleNotFoundError as exc:
-        text = needs_extra("http://", "gateway", exc)
-        if text is None:
-            raise
-        raise Usage(text) from exc
     parts = _parts(url)
     is_secure = parts.scheme == "https"
     context = (ssl_context or tls.client_context()) if is_secure else None
@@ -202,7 +196,7 @@ class GatewayCalls:
 
 
 class _More(msgspec.Struct):
-    """What an OpenAPI document of ours says of a method beyond the standard."""
+    """What a gateway's OpenAPI document says of a method beyond the standard."""
 
     kind: str = "method"
     signature: str = "(...)"

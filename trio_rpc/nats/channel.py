@@ -1,6 +1,6 @@
 """A channel over NATS: whole packets between two private subjects. See ``core.py`` for the wire.
 
-The life of a channel, as its :class:`Liveness` sees it:
+The life of a channel, as :meth:`NatsChannel.look` checks it:
 
 1. Each message names its sender's subject for answers. If the peer's process is gone, the broker
    itself answers 503. That may be wrong for a moment, while the peer connects again or a cluster

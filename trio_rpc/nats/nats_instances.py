@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-import trio
-
 from trio_rpc.channels.carriers import OpenChannel
 from trio_rpc.nats.broker import Broker
 from trio_rpc.nats.discovery import InstanceInfo, find_instances
+from trio_rpc.util.asking import AskingPause
 
 __all__ = ["NatsInstance", "NatsInstances"]
 
@@ -60,14 +59,14 @@ class NatsInstances:
         self._broker = broker
         self._service = service
         self._instance_of = instance_of
-        self._asked = trio.Event()
+        self._pause = AskingPause()
 
     def ask_again(self) -> None:
         """Ask soon, since an instance was lost or is not known.
 
         :meta private:
         """
-        self._asked.set()
+        self._pause.cut_short()
 
     async def __aiter__(self) -> AsyncIterator[list[str | NatsInstance]]:
         """Yield the instances that there are, and again whenever that changes."""
@@ -90,8 +89,4 @@ class NatsInstances:
                 told = dict(known)
                 made = (self._instance_of(info) for info in known.values())
                 yield [each for each in made if each is not None]
-            await trio.sleep(ASK_SOON)
-            if known:
-                with trio.move_on_after(ASK_INTERVAL - ASK_SOON):
-                    await self._asked.wait()
-            self._asked = trio.Event()
+            await self._pause.sleep(ASK_SOON, ASK_INTERVAL - ASK_SOON if known else 0.0)

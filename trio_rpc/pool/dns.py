@@ -12,6 +12,7 @@ import trio
 
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.pool.instances import Reachable
+from trio_rpc.util.asking import AskingPause
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.reconnect import full_jitter
 
@@ -68,7 +69,7 @@ class DnsSource:
     def __init__(self, name: DnsName, instance: Callable[[str], Reachable]) -> None:
         self._name = name
         self._instance = instance
-        self._is_wanted = trio.Event()
+        self._pause = AskingPause()
         # Bound: one for each address in the last PATIENCE answers.
         self._missing: dict[str, int] = {}
         """How many answers in a row have lacked each address."""
@@ -76,7 +77,7 @@ class DnsSource:
 
     def ask_again(self) -> None:
         """Ask soon, since a session is lost."""
-        self._is_wanted.set()
+        self._pause.cut_short()
 
     async def run(
         self,
@@ -98,11 +99,8 @@ class DnsSource:
                 failures, self.error = 0, ""
                 update([self._instance(address) for address in self._missing])
             pause = full_jitter(failures, LEAST_PERIOD, MAX_DELAY) if failures else 0.0
-            await trio.sleep(LEAST_PERIOD + pause)
-            if self._missing:
-                with trio.move_on_after(PERIOD - LEAST_PERIOD):
-                    await self._is_wanted.wait()
-            self._is_wanted = trio.Event()
+            more = PERIOD - LEAST_PERIOD if self._missing else 0.0
+            await self._pause.sleep(LEAST_PERIOD + pause, more)
 
     def _hear(self, addresses: list[str]) -> None:
         self._missing = {

@@ -167,7 +167,7 @@ async def open_roster(
                     raise
                 finally:
                     balancer.end()
-                keeping.cancel_scope.cancel(reason="the block of the pool is over")
+                keeping.cancel_scope.cancel(reason="the block is over")
             for seat in roster.seats:
                 nursery.start_soon(seat.session.aclose)
 

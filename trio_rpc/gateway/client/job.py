@@ -69,7 +69,7 @@ class Job:
     def id(self) -> str:
         """A text by which any client of the gateway finds the job again.
 
-        Whoever has it can watch the job, read its result and cancel it, so keep it secret.
+        Keep it secret: it is enough to watch the job, read its result and cancel it.
         """
         return f"{self._uuid}.{self._token}"
 

@@ -75,7 +75,7 @@ class GatewayState:
         waiting: the number of requests that wait for news of a call.
         unidentified: the number of WebSockets that have not said which client they resume.
         home: the name of this instance.
-        elsewhere: the other instances; None if there are none, or they cannot be reached.
+        elsewhere: the other instances; None if this one is not joined with others.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A job: a call that no client owns. Anyone who has its token may watch it and cancel it."""
+"""A job: a call that no client owns. Its token is enough to watch it and to cancel it."""
 
 from __future__ import annotations
 

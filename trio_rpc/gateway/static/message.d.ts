@@ -60,8 +60,8 @@ export class MessageError extends Error {
 export class Job<Result = any, Given = Callbacks> {
   constructor(base: URL, id: string, waiting: { count: number });
   /**
-   * A text by which any page finds the job again. Whoever has it can watch the job, read its result
-   * and cancel it.
+   * A text by which any page finds the job again. Keep it secret: it is enough to
+   * watch the job, read its result and cancel it.
    */
   readonly id: string;
   /**
