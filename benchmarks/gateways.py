@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +25,13 @@ import httpx
 import trio
 import trio_websocket
 
-import trio_rpc
+from benchmarks.adapters.gateway import Scanner
 from trio_rpc.gateway import Gateway, open_http_server, open_spread
 
 CALLS = 100
 """Calls of a turn, one at a time."""
 GOAL = 2.5
 """Milliseconds that a call elsewhere may take longer than one at home."""
-
-
-class Scanner:
-    """The service."""
-
-    @trio_rpc.method
-    async def scan(self, count: int, found: Callable[[int], Awaitable[None]]) -> int:
-        """Count, and call back with each number."""
-        for number in range(count):
-            await found(number)
-        return count
 
 
 async def serve(home: str, folder: Path) -> None:

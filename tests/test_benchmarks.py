@@ -39,8 +39,12 @@ ABOUT = {
 
 
 def run_benchmarks(*arguments):
+    return run_module("benchmarks", "--quick", *arguments)
+
+
+def run_module(name, *arguments):
     return subprocess.run(  # noqa: S603 - it is this program
-        [sys.executable, "-m", "benchmarks", "--quick", *arguments],
+        [sys.executable, "-m", name, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -450,15 +454,7 @@ def test_an_idle_session_needs_little_memory():
 
 
 def test_the_hosts_of_a_gateway_are_measured_beside_a_plain_route():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.hosts", "--rounds", "1", "--count", "8"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    done = run_module("benchmarks.hosts", "--rounds", "1", "--count", "8")
     assert (done.returncode, done.stderr) == (0, "")
     for host in ("asyncio", "uvloop", "trio"):
         assert f"{host}, 1 rounds of 8 requests each" in done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import sys
@@ -11,7 +10,6 @@ import sys
 import httpx
 import pytest
 import trio
-from helpers.chromium import Chromium, why_not
 from helpers.cli_tools import COMMAND
 from helpers.programs import PYTHON, Copy, output_of, transcripts
 
@@ -141,12 +139,9 @@ async def test_the_fastapi_page_is_served_and_called(tmp_path):
         assert await page.running_jobs() == 0
 
 
-async def test_the_fastapi_page_works_in_a_browser(tmp_path):
+async def test_the_fastapi_page_works_in_a_browser(tmp_path, chromium):
     pytest.importorskip("fastapi", reason="fastapi is not installed")
-    if why_not() and not os.environ.get("CI"):
-        pytest.skip(f"no browser: {why_not()}")
     page = Page(Copy(f"{FOLDER}/fastapi_page", tmp_path))
-    chromium = Chromium()
 
     def use(url):
         tab = chromium.new_page(url)
@@ -162,19 +157,13 @@ async def test_the_fastapi_page_works_in_a_browser(tmp_path):
         assert tab.errors == []
         tab.close()
 
-    try:
-        async with page.served():
-            await chromium.run(use, page.url)
-            assert await page.running_jobs() == 0
-    finally:
-        await trio.to_thread.run_sync(chromium.stop)
+    async with page.served():
+        await chromium.run(use, page.url)
+        assert await page.running_jobs() == 0
 
 
-async def test_the_page_that_is_an_end_of_a_session_works_in_a_browser(tmp_path):
-    if why_not() and not os.environ.get("CI"):
-        pytest.skip(f"no browser: {why_not()}")
+async def test_the_page_that_is_an_end_of_a_session_works_in_a_browser(tmp_path, chromium):
     copy = Copy(f"{FOLDER}/peer_page", tmp_path)
-    chromium = Chromium()
 
     def use(url):
         tab = chromium.new_page(url)
@@ -204,20 +193,14 @@ async def test_the_page_that_is_an_end_of_a_session_works_in_a_browser(tmp_path)
         assert tab.errors == []
         tab.close()
 
-    try:
-        async with copy.running(*PYTHON, "app.py") as server:
-            [line] = output_of("docs/how-to/peer-page.md", "python app.py")
-            assert await server.line() == copy.here(line)
-            await chromium.run(use, copy.here("http://127.0.0.1:8000/"))
-    finally:
-        await trio.to_thread.run_sync(chromium.stop)
+    async with copy.running(*PYTHON, "app.py") as server:
+        [line] = output_of("docs/how-to/peer-page.md", "python app.py")
+        assert await server.line() == copy.here(line)
+        await chromium.run(use, copy.here("http://127.0.0.1:8000/"))
 
 
-async def test_a_job_of_the_page_of_reports_goes_on_while_the_page_is_left(tmp_path):
-    if why_not() and not os.environ.get("CI"):
-        pytest.skip(f"no browser: {why_not()}")
+async def test_a_job_of_the_page_of_reports_goes_on_while_the_page_is_left(tmp_path, chromium):
     copy = Copy(f"{FOLDER}/jobs_page", tmp_path)
-    chromium = Chromium()
     value = "document.getElementById('bar').value"
 
     def use(url):
@@ -243,13 +226,10 @@ async def test_a_job_of_the_page_of_reports_goes_on_while_the_page_is_left(tmp_p
         assert tab.errors == []
         tab.close()
 
-    try:
-        async with copy.running(*PYTHON, "build.py") as server:
-            [line] = output_of("docs/how-to/jobs.md", "python build.py")
-            assert await server.line() == copy.here(line)
-            await chromium.run(use, copy.here("http://127.0.0.1:8000/"))
-    finally:
-        await trio.to_thread.run_sync(chromium.stop)
+    async with copy.running(*PYTHON, "build.py") as server:
+        [line] = output_of("docs/how-to/jobs.md", "python build.py")
+        assert await server.line() == copy.here(line)
+        await chromium.run(use, copy.here("http://127.0.0.1:8000/"))
 
 
 async def test_a_job_started_at_one_gateway_is_awaited_at_the_other(tmp_path):

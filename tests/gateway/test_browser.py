@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from helpers.chromium import Chromium, screenshot, why_not
+from helpers.chromium import MESSAGE, Chromium, evaluate_at, screenshot, why_not
 from helpers.gateway_tools import hosting, until_it_fails
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -106,24 +106,8 @@ def url_of(proxy: ChaosProxy) -> str:
     return f"http{proxy.url.removeprefix('tcp')}/"
 
 
-PRELUDE = """
-const { Message, MessageError } = await import("/message.js");
-const message = new Message();
-"""
-
-
 async def evaluate(chromium: Chromium, proxy: ChaosProxy, script: str) -> Any:
-    """Run a script in a new tab as the body of an async function, and return its result."""
-
-    def run() -> Any:
-        page = chromium.new_page(url_of(proxy))
-        try:
-            return page.evaluate(f"async () => {{ {PRELUDE} {script} }}")
-        finally:
-            assert page.errors == []
-            page.close()
-
-    return await chromium.run(run)
+    return await evaluate_at(chromium, url_of(proxy), script)
 
 
 async def test_a_browser_can_make_a_call_with_callbacks(chromium):
@@ -388,7 +372,7 @@ async def test_closing_a_tab_cancels_its_calls_at_once(chromium):
         def leave() -> None:
             page = chromium.new_page(url_of(proxy))
             page.evaluate(
-                f"""async () => {{ {PRELUDE}
+                f"""async () => {{ {MESSAGE}
                     await message.connect();
                     await new Promise((found) => {{ message.post("hold", {{}}, {{ found }}); }});
                 }}"""
@@ -535,11 +519,11 @@ async def test_a_job_goes_on_while_its_page_is_loaded_again(chromium):
             try:
                 got = []
                 for script in (start, back):
-                    got.append(page.evaluate(f"async () => {{ {PRELUDE} {script} }}"))
+                    got.append(page.evaluate(f"async () => {{ {MESSAGE} {script} }}"))
                     page.reload()
                 service.noted = trio.Event()
                 for script in (start, cancel):
-                    got.append(page.evaluate(f"async () => {{ {PRELUDE} {script} }}"))
+                    got.append(page.evaluate(f"async () => {{ {MESSAGE} {script} }}"))
                     page.reload()
             finally:
                 assert page.errors == []

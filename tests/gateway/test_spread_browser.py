@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from helpers.chromium import Chromium, why_not
+from helpers.chromium import MESSAGE, Chromium, evaluate_at, why_not
 from helpers.gateway_instances import until
 from helpers.gateway_tools import hosting
 from helpers.round_robin import RoundRobin, open_round_robin
@@ -111,24 +111,8 @@ async def two_instances(
             nursery.cancel_scope.cancel()
 
 
-PRELUDE = """
-const { Message, MessageError } = await import("/message.js");
-const message = new Message();
-"""
-
-
 async def evaluate(chromium: Chromium, balancer: RoundRobin, script: str) -> Any:
-    """Run a script in a new tab as the body of an async function, and return its result."""
-
-    def run() -> Any:
-        page = chromium.new_page(f"{balancer.url}/")
-        try:
-            return page.evaluate(f"async () => {{ {PRELUDE} {script} }}")
-        finally:
-            assert page.errors == []
-            page.close()
-
-    return await chromium.run(run)
+    return await evaluate_at(chromium, f"{balancer.url}/", script)
 
 
 @pytest.mark.parametrize("in_lifespan", ["", "joined in the lifespan"])
@@ -194,7 +178,7 @@ async def test_a_page_whose_home_ends_is_told_and_starts_anew(chromium):
 
         def begin() -> Any:
             page = chromium.new_page(f"{balancer.url}/")
-            page.evaluate(f"async () => {{ {PRELUDE} {script} }}")
+            page.evaluate(f"async () => {{ {MESSAGE} {script} }}")
             page.wait_for_function("window.home")
             return page, page.evaluate("window.home")
 

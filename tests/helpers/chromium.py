@@ -24,6 +24,12 @@ FLAGS = [
 ]
 PATIENCE_MS = 120_000
 
+MESSAGE = """
+const { Message, MessageError } = await import("/message.js");
+const message = new Message();
+"""
+"""Makes a client of a gateway, at the beginning of a script."""
+
 
 def why_not() -> str:
     """Return the name of a missing requirement, or "" if none is missing."""
@@ -81,3 +87,20 @@ def screenshot(page: Any, name: str) -> None:
     folder = Path(__file__).parents[2] / "out"
     folder.mkdir(exist_ok=True)
     page.screenshot(path=folder / f"{name}.png")
+
+
+async def evaluate_at(chromium: Chromium, url: str, script: str) -> Any:
+    """Run a script in a new tab as the body of an async function, and return its result.
+
+    It has a ``message``, a client of the gateway there.
+    """
+
+    def run() -> Any:
+        page = chromium.new_page(url)
+        try:
+            return page.evaluate(f"async () => {{ {MESSAGE} {script} }}")
+        finally:
+            assert page.errors == []
+            page.close()
+
+    return await chromium.run(run)

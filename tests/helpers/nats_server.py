@@ -183,6 +183,16 @@ def shared_server():
 @contextlib.asynccontextmanager
 async def open_nats_pair(*limits):
     """Open both ends of a channel over the shared server for the block."""
+    async with open_nats_ends(*limits) as (_, channels):
+        yield channels
+
+
+@contextlib.asynccontextmanager
+async def open_nats_ends(*limits):
+    """Open two connections to the shared server, and both ends of a channel over it.
+
+    Yields the connections and the channels.
+    """
     ours, theirs = limits or (DEFAULT_LIMITS, DEFAULT_LIMITS)
     url, service = shared_server().url, secrets.token_hex(8)
     async with (
@@ -193,4 +203,4 @@ async def open_nats_pair(*limits):
     ):
         connection = await listener.accept()
         async with connection.prepared() as accepted:
-            yield opened, accepted
+            yield (client, server), (opened, accepted)

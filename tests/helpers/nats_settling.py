@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import secrets
 import sys
 
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from helpers.nats_server import PATIENT, shared_server
-from trio_rpc.nats import open_nats
-from trio_rpc.wire.limits import DEFAULT_LIMITS
+from helpers.nats_server import open_nats_ends
 
 CUSHION = 0.002
 """Seconds without a task that can run, before the clock jumps: a thread may be at work."""
@@ -42,31 +39,22 @@ class RealPair:
     @contextlib.asynccontextmanager
     async def open(self, *limits):
         """Open both ends for the block."""
-        ours, theirs = limits or (DEFAULT_LIMITS, DEFAULT_LIMITS)
-        url, service = shared_server().url, secrets.token_hex(8)
         self._changing += 1
-        async with (
-            open_nats(url, options=PATIENT) as client,
-            open_nats(url, options=PATIENT) as server,
-            await server.listen(service, limits=theirs) as listener,
-            client.open_channel(service, limits=ours) as opened,
-        ):
-            connection = await listener.accept()
-            async with connection.prepared() as accepted:
-                for nats in (client, server):
-                    self._count(nats._client)
-                    self._connections.append(nats)
-                self._channels += [opened, accepted]
-                self._changing -= 1
-                try:
-                    yield opened, accepted
-                finally:
-                    self._changing += 1
-                    for nats in (client, server):
-                        del nats._client.publish_raw
-                        self._connections.remove(nats)
-                    for channel in (opened, accepted):
-                        self._channels.remove(channel)
+        async with open_nats_ends(*limits) as (connections, channels):
+            for nats in connections:
+                self._count(nats._client)
+                self._connections.append(nats)
+            self._channels += channels
+            self._changing -= 1
+            try:
+                yield channels
+            finally:
+                self._changing += 1
+                for nats in connections:
+                    del nats._client.publish_raw
+                    self._connections.remove(nats)
+                for channel in channels:
+                    self._channels.remove(channel)
         self._changing -= 1
 
     def _count(self, client):

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 import trio
+from helpers.nats_events import encode
 from helpers.nats_server import nats_server
 from test_nats_drills import Load, instance, report, session_over
 
@@ -47,7 +48,7 @@ class LossyProxy:
             async for data in source:
                 events = parser.feed(bytes(data))
                 kept = [each for each in events if not self._is_lost(each, way)]
-                await target.send_all(b"".join(map(encoded, kept)))
+                await target.send_all(b"".join(map(encode, kept)))
         scope.cancel()
 
     def _is_lost(self, event, way):
@@ -58,32 +59,6 @@ class LossyProxy:
             return False
         self.lost[way] += 1
         return True
-
-
-def encoded(event):
-    """Encode an event of either direction."""
-    match event:
-        case p.Info(facts):
-            return p.encode_info(facts)
-        case p.Connect(options):
-            return p.encode_connect(options)
-        case p.Ping():
-            return p.PING
-        case p.Pong():
-            return p.PONG
-        case p.Ok():
-            return b"+OK\r\n"
-        case p.Err(text):
-            return f"-ERR '{text}'\r\n".encode()
-        case p.Sub(subject, queue, sid):
-            return p.encode_sub(subject, sid, queue)
-        case p.Unsub(sid, most):
-            return p.encode_unsub(sid, most)
-        case p.Pub(subject, reply, data, headers):
-            return p.encode_pub(subject, data, reply, headers)
-        case p.Msg(subject, sid, reply, data, headers):
-            return p.encode_msg(subject, sid, data, reply, headers)
-    raise AssertionError(event)
 
 
 async def test_messages_that_are_lost_on_the_way_fail_no_call_and_run_none_twice(tmp_path):

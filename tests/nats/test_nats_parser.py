@@ -6,6 +6,7 @@ import contextlib
 import itertools
 
 import pytest
+from helpers.nats_events import encode
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,30 +35,6 @@ EVENTS = st.one_of(
     st.builds(p.Connect, facts),
     st.sampled_from([p.Ping(), p.Pong(), p.Ok(), p.Err("Authorization Violation")]),
 )
-
-
-def encode(event):
-    match event:
-        case p.Msg(subject, sid, reply, data, heads):
-            return p.encode_msg(subject, sid, data, reply, heads)
-        case p.Pub(subject, reply, data, heads):
-            return p.encode_pub(subject, data, reply, heads)
-        case p.Sub(subject, queue, sid):
-            return p.encode_sub(subject, sid, queue)
-        case p.Unsub(sid, most):
-            return p.encode_unsub(sid, most)
-        case p.Info(known):
-            return p.encode_info(known)
-        case p.Connect(options):
-            return p.encode_connect(options)
-        case p.Ping():
-            return p.PING
-        case p.Pong():
-            return p.PONG
-        case p.Ok():
-            return b"+OK\r\n"
-        case p.Err(text):
-            return f"-ERR '{text}'\r\n".encode()
 
 
 def slices(data, cuts):
