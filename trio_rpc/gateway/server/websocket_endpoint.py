@@ -108,11 +108,13 @@ class WebSocketEndpoint:
             self._state.unidentified -= 1
         if text is None:
             return End.GONE
-        home = self._state.home.of(str(_resume_message(text).get("uuid")))
         send, receive = sending(websocket), receiving(websocket)
-        if home is None or self._state.elsewhere is None:
-            return await self.resume(text, send, receive)
-        return await self._state.elsewhere.resume(home, text, send, receive)
+        elsewhere = self._state.elsewhere
+        if elsewhere is not None:  # only then is the text read here as well
+            home = self._state.home.of(str(_resume_message(text).get("uuid")))
+            if home is not None:
+                return await elsewhere.resume(home, text, send, receive)
+        return await self.resume(text, send, receive)
 
     async def resume(self, text: str, send: Send, receive: Receive) -> End:
         """Carry the WebSocket of a client that this instance holds, until it ends.
