@@ -1,4 +1,4 @@
-"""Measure what a gateway of two instances costs a client whose requests do not reach its home.
+"""Measure the cost of a gateway of two instances for clients whose requests miss their home.
 
     python -m benchmarks.gateways [--rounds N]
 

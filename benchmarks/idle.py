@@ -40,7 +40,7 @@ _PACKAGES = {
 
 
 class Growth:
-    """What one session adds.
+    """The growth that one session causes.
 
     Attributes:
         objects: tracked objects, by type.
@@ -122,7 +122,7 @@ async def grown(count: int) -> Growth:
 
 
 def _each(counts: Counter[str], count: int) -> Counter[str]:
-    """Return the part of each session. A table that grows as a whole is no part of one."""
+    """Return the part of each session. A table that grows as a whole is not a part of one."""
     return Counter({name: round(value / count) for name, value in counts.items()})
 
 

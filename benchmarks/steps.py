@@ -1,4 +1,4 @@
-"""The steps that an account is made of: which part of the code does which part of the work."""
+"""The steps of an account: which part of the code does which part of the work."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ STEPS = (
 )
 """All steps, in the order of the table."""
 
-# The first entry whose file begins so, and whose function contains one of the words, counts.
+# The first entry that fits counts: the file begins with its path, and the function contains one of
+# its words.
 _PLACES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("trio/_core/_run.py", ("effective_deadline", "CancelScope.deadline"), _DEADLINE),
     ("trio/_core/_run.py", ("Cancel", "cancel", "abort"), _CANCEL),

@@ -1,4 +1,4 @@
-"""The program that loads and abuses a server runs, and tells what is missed."""
+"""The program that loads and abuses a server runs, and names the missed figures."""
 
 from __future__ import annotations
 

@@ -93,11 +93,11 @@ class Snapshot:
 
 
 class Introspection:
-    """The sessions and calls of a program, as a service for those who operate it.
+    """The sessions and calls of a program, as a service for its operators.
 
     Nothing is visible before :meth:`add`. It shows names of methods and addresses of clients, but
-    no arguments, results, metadata, credentials or tokens. Everybody who can call the service sees
-    all of that, so offer it to operators only: at a URL of its own, or with filters that check the
+    no arguments, results, metadata, credentials or tokens. Any caller of the service sees all of
+    that, so offer it to operators only: at a URL of its own, or with filters that check the
     caller.
 
     Args:
@@ -116,7 +116,7 @@ class Introspection:
 
     def __init__(self, *, may_cancel: bool = False) -> None:
         self._may_cancel = may_cancel
-        # Bound: what the program adds.
+        # Bound: the servers and gateways that the program adds.
         self._sources: list[Inspectable] = []
         self._numbers: WeakKeyDictionary[object, int] = WeakKeyDictionary()
         self._next = itertools.count(1)

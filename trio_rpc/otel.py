@@ -150,9 +150,9 @@ def _parent_of(call: trio_rpc.Call) -> Context:
     """Return the context of an incoming call's span.
 
     It is a child of the span that the call's metadata name. Without one, a callback belongs to this
-    program's own call. Any other call of a session begins a trace: what was current when the
-    session was opened does not concern it. A call of a gateway has the context of its HTTP request,
-    in which a middleware may have set baggage.
+    program's own call. Any other call of a session begins a trace: the span that was current when
+    the session was opened does not concern it. A call of a gateway has the context of its HTTP
+    request, in which a middleware may have set baggage.
     """
     handled = handled_call.get()
     is_callback = handled is not None and handled.parent_call is not None
@@ -256,7 +256,7 @@ _COUNTERS: Final = (
 _SERVER: Final[Mapping[str, tuple[str, str]]] = {
     "sessions": ("{session}", "Open sessions"),
     "opening": ("{connection}", "Connections whose handshakes are not finished"),
-    "sessions_refused": ("{session}", "Sessions refused for want of a place"),
+    "sessions_refused": ("{session}", "Sessions refused because the server was full"),
     "handshakes_given_up": ("{connection}", "Handshakes that newer clients have displaced"),
     "handlers": ("{call}", "Handlers that have begun and not ended"),
     "calls_queued": ("{call}", "Calls that wait for their turn"),

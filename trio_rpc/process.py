@@ -132,7 +132,7 @@ async def serve_parent(
         **options: as in :func:`open_session`.
 
     Raises:
-        Exception: the same errors as :func:`open_parent`, but for the end of the session.
+        Exception: the same errors as :func:`open_parent`, except for the end of the session.
     """
     check_options(serve_parent, options)
     async with open_parent(services, on_end="keep", **options) as session:

@@ -99,7 +99,7 @@ class Server:
         self._accepting = trio.CancelScope()
         self._drain_reason = ""
         self._readers: WeakSet[SessionEvents] = WeakSet()
-        """The iterators over the events of the sessions, as long as somebody has them."""
+        """The iterators over the events of the sessions, while references to them exist."""
         self._is_over = False
 
     def __repr__(self) -> str:

@@ -1,1 +1,1 @@
-"""``python -m benchmarks.under_load``: what a server holds, and what strangers may cost it."""
+"""``python -m benchmarks.under_load``: a server's capacity, and the cost of hostile clients."""

@@ -1,4 +1,4 @@
-"""The parts: what is done to a server, and the figures that must hold meanwhile."""
+"""The parts: each puts a load on a server, and has figures that must hold meanwhile."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Bench:
         self.figures.append(Figure(name, round(value, 3), most, of_speed))
 
     async def usage(self) -> dict[str, float]:
-        """Return what the server has used so far, and what it holds."""
+        """Return the resources that the server has used so far, and those that it holds."""
         used: dict[str, float] = await self.control.call("usage")
         pid = self.control.peer.pid or 0
         return used | {"MiB": resident_bytes(pid) / 2**20, "kept waiting": seconds_waited(pid)}
@@ -117,7 +117,7 @@ class Bench:
         return results
 
     async def probe(self, seconds: float) -> list[float]:
-        """Let the good client call for some seconds, and return the times in ms."""
+        """Call with the good client for some seconds, and return the times in ms."""
         times = []
         until = trio.current_time() + seconds
         while trio.current_time() < until:
@@ -126,7 +126,7 @@ class Bench:
         return times
 
     async def probe_during(self, work: Callable[[], Awaitable[None]]) -> list[float]:
-        """Let the good client call while something is done; return the times in ms."""
+        """Call with the good client while something is done; return the times in ms."""
         times: list[float] = []
 
         async def call() -> None:
@@ -162,7 +162,7 @@ async def open_bench(processes: int, *, descriptors: int | None = None) -> Async
         yield Bench(control, crowds, good, url, *ports)
 
 
-# ── What a server holds ──────────────────────────────────────────────────────────────────────
+# ── A server's capacity ──────────────────────────────────────────────────────────────────────
 
 
 async def idle(sizes: Sizes) -> list[Figure]:
@@ -279,7 +279,9 @@ async def cancels(sizes: Sizes) -> list[Figure]:
     """Requests, each with its Cancel in the same segment."""
     answered = 0
     async with open_bench(1) as bench:
-        await bench.crowds[0].call("cancel", bench.port, 1000)  # what is made once, is made
+        await bench.crowds[0].call(
+            "cancel", bench.port, 1000
+        )  # makes everything that is made only once
         before = await bench.usage()
 
         async def flood() -> None:
@@ -304,7 +306,7 @@ async def bad_frames(sizes: Sizes) -> list[Figure]:
 
 
 async def bad_upgrades(sizes: Sizes) -> list[Figure]:
-    """Requests that are no WebSocket, or one that is not allowed."""
+    """Requests that do not open a WebSocket, or open one that is not allowed."""
     return await _bad("upgrades", sizes.bad)
 
 
@@ -347,7 +349,7 @@ async def _log_lines(
 
 
 async def descriptors(sizes: Sizes) -> list[Figure]:
-    """A server whose descriptors are used up for ten seconds, with clients at its door."""
+    """A server whose descriptors are used up for ten seconds, while clients connect."""
     seconds = min(10.0, 5 * sizes.seconds)
     async with open_bench(1, descriptors=100) as bench:
         opened = await bench.crowds[0].call("open_until_full", bench.url)

@@ -76,7 +76,7 @@ class Control:
 
     @trio_rpc.method
     def usage(self) -> dict[str, float]:
-        """Return what the process has used and logged so far, and what it holds now."""
+        """Return the resources that the process has used and holds, and its log lines."""
         held = {
             name: value
             for name, value in asdict(self._server.statistics()).items()

@@ -21,7 +21,7 @@ LIMITS = trio_rpc.Limits(handshake_timeout=60)  # seconds that an extension may 
 
 
 class Registry:
-    """All commands: those of the main process, and those that extensions have registered."""
+    """All commands: the main process's own, and the registered commands of extensions."""
 
     def __init__(self) -> None:
         self.settings = {"mark": "!"}

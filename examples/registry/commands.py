@@ -1,4 +1,4 @@
-"""What the two processes know of each other: their interfaces, and the names of their services."""
+"""The shared knowledge of the two processes: their interfaces, and the names of their services."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import trio_rpc
 
 @dataclass
 class Window:
-    """What a running command may do in the page that has started it."""
+    """The functions of a running command in the page that has started it."""
 
     progress: Callable[[float, str], Awaitable[None]]
     """Show how much is done, from 0 to 1, and a line of text."""
@@ -26,8 +26,8 @@ class Command:
     Attributes:
         name: its name in calls.
         title: its name for people.
-        about: what it does.
-        label: what its argument is; empty if it takes none.
+        about: its purpose, in one sentence.
+        label: the name of its argument; empty if it takes none.
         default: the argument that the page suggests.
     """
 
@@ -40,7 +40,7 @@ class Command:
 
 @dataclass
 class Outcome:
-    """What a command has found: one sentence, and details."""
+    """The findings of a command: one sentence, and details."""
 
     text: str
     lines: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Plugin:
 
 @dataclass
 class PluginStatus:
-    """What a page shows of a plugin.
+    """The facts of a plugin that a page shows.
 
     Attributes:
         state: as in trio_rpc.ProcessState.

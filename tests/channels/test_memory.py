@@ -1,4 +1,4 @@
-"""Channels in memory: their methods beyond those of other channels."""
+"""Channels in memory: their limits, and the methods that other channels do not have."""
 
 from __future__ import annotations
 

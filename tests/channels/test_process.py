@@ -49,7 +49,7 @@ class Child:
 
 
 async def ends(child):
-    """Return the kind of the channel's end and its text, and check what it says of the process."""
+    """Return the kind of the channel's end and its text, and check its facts about the process."""
     with pytest.raises((trio.EndOfChannel, trio.BrokenResourceError)) as caught:
         await child.channel.receive()
     assert "\n" not in str(caught.value)

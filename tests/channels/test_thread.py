@@ -52,7 +52,7 @@ async def echo(channel):
             await channel.send(await channel.receive())
 
 
-# ── what it carries ──────────────────────────────────────────────────────────────────────────
+# ── its packets ──────────────────────────────────────────────────────────────────────────────
 
 
 async def test_packets_go_to_another_thread_and_back():

@@ -1,4 +1,4 @@
-"""The pages show complete programs, and the programs print what the pages show."""
+"""The pages show complete programs, and the programs print the output on the pages."""
 
 from __future__ import annotations
 

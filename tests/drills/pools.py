@@ -3,7 +3,7 @@
     python tests/drills/pools.py [restart] [kill] [freeze] [outage] [--rounds N] [--tcp] [--callers N]
 
 The instances are processes on this machine. Each writes the key of every call that it begins into a
-file, at once, so that even a killed one has logged what it ran. The checks:
+file, at once, so that even a killed one has logged its runs. The checks:
 
 - ``restart``: SIGTERM to one after the other, which drains; then it is started again. No call may
   fail, and each has run once.
@@ -236,7 +236,7 @@ async def play(
 
 
 def check(kind: str, load: Load, runs: Counter[str], *, rounds: int, callers: int) -> Outcome:
-    """Compare the outcomes of the calls with what the handlers have logged."""
+    """Compare the outcomes of the calls with the log lines of the handlers."""
     twice = [key for key, count in runs.items() if count > 1]
     assert load.method == "work_again" or not twice, f"run twice: {twice[:5]}"
     lost = [key for key in load.done if key not in runs]

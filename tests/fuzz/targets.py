@@ -1,6 +1,6 @@
-"""What is fuzzed: each target takes bytes of a peer, and may raise nothing but the errors for them.
+"""The targets of the fuzzer: each takes a peer's bytes, and may raise only the errors for them.
 
-A target also checks what must hold for any input. So an AssertionError is a finding as well.
+A target also checks the rules that hold for any input. So an AssertionError is a finding as well.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ HELLO = m.Hello(
 
 
 def protocol(data: bytes) -> None:
-    """Let an open session receive packets, and answer its calls."""
+    """Feed packets to an open session, and answer its calls."""
     rules = Protocol(Codec(None, LIMITS), LIMITS)
     rules.hello()
     rules.welcome()
@@ -164,7 +164,7 @@ def resumable(data: bytes) -> None:
 
 
 def nats(data: bytes) -> None:
-    """Parse what a NATS server or client sends: whole, and in pieces of any size."""
+    """Parse the bytes of a NATS server or client: whole, and in pieces of any size."""
     if not data:
         return
     step, stream = 1 + data[0] % 7, data[1:]
@@ -186,7 +186,7 @@ def _events(pieces: list[bytes]) -> list[Any] | None:
 
 
 class _Work:
-    """A running call of a browser. It checks what the gateway makes of the browser's messages."""
+    """A running call of a browser. It checks the gateway's events for the browser's messages."""
 
     def handled(self, count: int) -> None:
         assert type(count) is int

@@ -1,4 +1,4 @@
-"""The targets of the fuzzer hold for their seeds, for what was found, and for random changes."""
+"""The targets of the fuzzer hold for their seeds, for earlier findings, and for random changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// message.d.ts says of message.js what that is: compiled by .ci/run beside both, "made" from the module itself.
+// message.d.ts describes message.js correctly. Compiled by .ci/run beside both; "made" comes from the module itself.
 import * as declared from "./declared/message.js";
 import * as made from "./made/message.js";
 

@@ -133,7 +133,7 @@ async def test_a_job_goes_on_and_is_found_again_by_its_id(reports):
 
 
 async def test_the_last_progress_comes_before_the_result(reports):
-    """Whoever watches a job that has ended sees where it was, and then its result."""
+    """A client that watches a job that has ended gets its last progress, and then its result."""
     async with hosting(Gateway(reports)) as url:
         job = await message_of(url).start("build", {"year": 1})
         for number in range(5):
@@ -328,7 +328,7 @@ async def test_a_malformed_query_is_refused(reports, query):
 
 
 async def test_a_repeated_request_with_the_same_key_starts_one_job(reports):
-    """And a key that could be guessed is refused, since whoever repeats it gets the token."""
+    """And a key that could be guessed is refused, since a client that repeats it gets the token."""
     async with hosting(Gateway(reports)) as url, httpx.AsyncClient(base_url=url) as http:
         headers = {"Idempotency-Key": KEY}
         first = await http.post("/api/build?job=1", json={"year": 1}, headers=headers)

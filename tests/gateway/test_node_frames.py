@@ -33,7 +33,7 @@ FRAMES: dict[str, tuple[str | bytes, str]] = {
     "bytes": (b"\x00\x01", RECONNECTS),
     "a message left out": (json.dumps({**FINISH, "seq": 3}), RECONNECTS),
     "100,000 arrays in each other": ("[" * 100_000 + "]" * 100_000, GOES_ON),
-    "a piece that is no JSON": (
+    "a piece that is not JSON": (
         json.dumps({"type": "piece", "request_uuid": "r", "seq": 1, "text": "{", "last": True}),
         RECONNECTS,
     ),
@@ -66,11 +66,11 @@ FRAMES: dict[str, tuple[str | bytes, str]] = {
         json.dumps({"type": "callback", "request_uuid": "r", "toString": 1, "seq": 1}),
         GOES_ON,
     ),
-    "an answer that is no array": (
+    "an answer that is not an array": (
         json.dumps({"type": "callback", "request_uuid": "r", "found": 1, "answer": {}, "seq": 1}),
         GOES_ON,
     ),
-    "a spread that is no array": (
+    "a spread that is not an array": (
         json.dumps({"type": "callback", "request_uuid": "r", "found": 1, "spread": 7, "seq": 1}),
         GOES_ON,
     ),

@@ -30,7 +30,7 @@ CALLBACKS = 40
 
 
 class Service:
-    """What one instance does; the other instances must not."""
+    """Work of one instance, which the other instances must not repeat."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -30,7 +30,7 @@ class Status(Exception):
 
 
 class InteropService:
-    """What the cases call. ``running`` counts handlers that do not end by themselves."""
+    """The cases call this service. ``running`` counts handlers that do not end by themselves."""
 
     def __init__(self):
         self.running = 0

@@ -58,7 +58,7 @@ class RealPair:
         self._changing -= 1
 
     def _count(self, client):
-        """Count what the channels of a client send."""
+        """Count the messages that the channels of a client send."""
         publish_raw = client.publish_raw
 
         def counted(line, data):
@@ -91,7 +91,7 @@ class RealPair:
                 return
 
     async def run_clock(self, clock):
-        """Let a mock clock jump whenever all is settled.
+        """Advance a mock clock whenever all is settled.
 
         It stands still while a pair is opened or closed. A task that waits in ``settle`` goes on
         first, as one in ``wait_all_tasks_blocked`` does before Trio lets a clock jump.
@@ -103,7 +103,7 @@ class RealPair:
                 clock.jump(max(0, seconds))
 
     def take_over(self, monkeypatch):
-        """Let all modules of tests use ``settle`` in place of ``wait_all_tasks_blocked``."""
+        """Make all modules of tests use ``settle`` in place of ``wait_all_tasks_blocked``."""
         monkeypatch.setattr(trio.testing, "wait_all_tasks_blocked", self.settle)
         for name, module in list(sys.modules.items()):
             is_ours = name.startswith("test_") or (name.startswith("helpers.") and name != __name__)

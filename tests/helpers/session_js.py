@@ -77,7 +77,7 @@ async def run_both(
     proxied: Callable[[ChaosProxy], None] | None = None,
     **options: Any,
 ) -> list[Any]:
-    """Serve services, run a script that can connect to ``url``, and return what it reports.
+    """Serve services, run a script that can connect to ``url``, and return its report.
 
     The server has ended with all of its handlers when this returns.
 

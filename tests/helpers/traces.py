@@ -1,4 +1,4 @@
-"""What the tests of traces share: a service, and the steps that a trace has seen."""
+"""Shared code of the tests of traces: a service, and the steps that a trace has seen."""
 
 from __future__ import annotations
 

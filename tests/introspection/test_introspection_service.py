@@ -1,4 +1,4 @@
-"""The introspection service: what it shows of a server or a gateway, and what it cancels."""
+"""The introspection service shows the sessions and calls of servers and gateways, and cancels."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ ENDINGS: dict[str, tuple[Send, str]] = {
     "the close code 1009": (raw(b"\x88\x02\x03\xf1"), BROKEN),
     "the close code 4000": (raw(b"\x88\x02\x0f\xa0"), BROKEN),
 }
-"""What the other end sends over an open session, and the error of the session."""
+"""The frames of the other end over an open session, and the error of the session."""
 
 SCRIPT = """
 const names = JSON.parse(process.argv[3]);

@@ -47,7 +47,7 @@ async def test_a_drifting_clock_makes_no_request_old():
     """The caller's clock is slow by a thousandth: 3.6 s in an hour."""
     ages = CallAges()
     oldest = max(ages.age_of(n * 0.5 * 0.999, n * 0.5) for n in range(7200))
-    assert 0.03 <= oldest < 0.062  # what it loses in one to two windows
+    assert 0.03 <= oldest < 0.062  # it loses that much in one to two windows
 
 
 async def test_an_old_minimum_is_forgotten():

@@ -377,7 +377,7 @@ class Lying(JsonCodec):
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(-1, "left 1 bytes unread"), (1, "bytes are claimed where 16 follow")]
+    ("count", "text"), [(-1, "left 1 bytes unread"), (1, "bytes, but only 16 follow")]
 )
 async def test_a_codec_that_lies_about_its_length_is_found(count, text):
     with pytest.raises(DecodeError, match=text):

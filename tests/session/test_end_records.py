@@ -173,7 +173,7 @@ async def test_clients_are_told_why_their_server_drains(no_time, given, expected
         assert (end.by, end.reason) == ("peer", f"the other end has left: {expected}")
 
 
-# ── what the transport says ──────────────────────────────────────────────────────────────────
+# ── details of the transport ─────────────────────────────────────────────────────────────────
 
 
 @contextlib.asynccontextmanager

@@ -52,7 +52,7 @@ class Dynamic:
 
 
 async def test_a_call_of_a_name_that_no_table_has_reaches_the_fallback(session_pair):
-    """What a request does can be overridden: one function gets its method and arguments."""
+    """The handling of a request can be overridden: one function gets its method and arguments."""
     dynamic = Dynamic()
     async with session_pair({"dynamic": dynamic, "other": Echo()}) as (_, b):
         assert await b.call("dynamic.add", 1, 2, base=10) == ["add", 1, 2]
@@ -66,7 +66,7 @@ async def test_a_call_of_a_name_that_no_table_has_reaches_the_fallback(session_p
 
 
 async def test_a_notification_of_a_name_that_no_table_has_reaches_the_fallback(session_pair):
-    """What a notification does can be overridden in the same way.
+    """The handling of a notification can be overridden in the same way.
 
     It has no id, and gets no answer.
     """

@@ -48,7 +48,7 @@ class Shapes:
     async def with_callback(
         self, point: Point, on_point: Callable[[Point], Awaitable[Point]]
     ) -> Point:
-        """Give a point to a callback."""
+        """Pass a point to a callback."""
         return await on_point(point)
 
     @method

@@ -38,7 +38,7 @@ async def test_sessions_that_are_due_together_are_looked_after_in_parts(autojump
         watchman.begin(Watched(watchman, seen))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watchman.run)
-        for number in (1, 2):  # what was due together stays together, as nothing takes time here
+        for number in (1, 2):  # sessions due together stay together, as nothing takes time here
             await trio.sleep_until(10 * number - 5)
             while len(seen) < number * SESSIONS:
                 before = len(seen)

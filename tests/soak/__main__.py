@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class Soak:
-    """One soak: its servers, its lanes, and what was seen."""
+    """One soak: its servers, its lanes, and its findings."""
 
     def __init__(self, place: Place, seconds: float, seed: int) -> None:
         self.place = place
@@ -140,7 +140,7 @@ class Soak:
         return lane
 
     def memory_faults(self) -> list[str]:
-        """Return what is wrong with the memory of each process that stayed."""
+        """Return the faults of memory of each process that stayed."""
         return [
             f"the {name} grew by {each.slope(WARM_UP):.1f} MiB a minute"
             for name, each in self.levels.items()

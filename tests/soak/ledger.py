@@ -1,4 +1,4 @@
-"""What was asked, what ran and how it ended, in files; and the check that both fit together.
+"""Files of all calls, all runs of handlers and their ends, and the check that they agree.
 
 Clients and servers are different processes, and some are killed. So each writes a line to a file as
 soon as something happens, with one system call, and keeps nothing in memory. The times come from

@@ -1,6 +1,6 @@
 """Whether memory stays level, and whether descriptors and tasks are left.
 
-What is judged is the memory *in use*: the resident memory without the free parts of malloc's heap.
+The soak judges the memory *in use*: the resident memory without the free parts of malloc's heap.
 The soak's large payloads (400,000 bytes, in buffers of many sizes) leave glibc's heap fragmented.
 In eight minutes the free parts of a server's heap grew from 10 to 25 MiB, while the parts in use
 stayed at 10 to 20 MiB and the number of Python's blocks did not change. So resident memory alone
@@ -20,7 +20,7 @@ MIB = 2**20
 MOST_SLOPE = 1.0
 """The most MiB a minute that a process may grow after the warm-up."""
 NOISE = 6.0
-"""MiB that a process may grow at once: an arena or a buffer more is no leak."""
+"""MiB that a process may grow at once: another arena or buffer is not a leak."""
 LONG = 240.0
 """Seconds after the warm-up from which a slope says something. Before, four times NOISE is one."""
 WINDOW = 5.0

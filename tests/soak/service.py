@@ -16,7 +16,7 @@ from .levels import memory
 
 
 class RefusedOnPurpose(Exception):
-    """What the method ``refuse`` declares."""
+    """The error that the method ``refuse`` declares."""
 
 
 class Service:

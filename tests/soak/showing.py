@@ -12,7 +12,7 @@ from .traffic import Tally
 __all__ = ["Show", "progress"]
 
 Show: TypeAlias = Callable[[float, Tally], None]
-"""Takes the seconds that have passed, and what has been done."""
+"""Takes the seconds that have passed, and the tally."""
 
 EVERY = 15
 """Seconds between two lines."""

@@ -1,4 +1,4 @@
-"""The soak itself notices what it is there to notice."""
+"""The soak itself notices the faults that it looks for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client does in one session: calls of all kinds, each with its outcome in the ledger."""
+"""A client's work in one session: calls of all kinds, each with its outcome in the ledger."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FATES = {
 
 @dataclass
 class Tally:
-    """What all clients have done so far, and what was wrong."""
+    """The calls of all clients so far, and the faults that were found."""
 
     ledger: Ledger
     labels: itertools.count[int] = field(default_factory=itertools.count)

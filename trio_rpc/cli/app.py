@@ -166,7 +166,7 @@ def serve(
             page.
         resume: Allow clients to resume their session on a new connection. Browsers always can.
         require_credentials_file: Refuse sessions without one of the credentials in this file, which
-            has a JSON value a line. What is on a line is what a client gives as its credentials.
+            has a JSON value a line. Each line is what one client gives as its credentials.
         until_stdin_closes: Stop gracefully when standard input ends, for a parent process that
             holds its other end.
         introspection: Offer the service introspection, which shows all sessions and calls to each
@@ -243,8 +243,8 @@ def call(
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
             from a file, and - from standard input.
         timeout: Cancel the call after this many seconds, at both ends.
-        callback: A parameter that takes a function. What it is called with is printed; numbers from
-            0 to 1 move a bar. May be repeated.
+        callback: A parameter that takes a function. Its arguments are printed; numbers from 0 to 1
+            move a bar. May be repeated.
         metadata: Metadata of the call, as NAME=VALUE. May be repeated.
         connection: How to connect.
         trace: Print each step of the call on standard error.
@@ -527,7 +527,7 @@ def instances(
 
     Args:
         url: As for call; dns+tcp://name:port lists each address of a name, and
-            nats://host,host/service those that serve behind NATS, with their own URLs.
+            nats://host,host/service the instances that serve behind NATS, with their own URLs.
         more: URLs of other instances, as --also.
         watch: Print the list again after each change, until Ctrl-C. Not for NATS.
         wait: Seconds in which instances behind NATS answer.

@@ -18,7 +18,7 @@ __all__ = ["Callbacks", "parse_arguments"]
 
 FILE = "@"
 STANDARD_INPUT = "@-"
-"""What the app makes of a lone ``-``, which would look like an option."""
+"""The app's word for a lone ``-``, which would look like an option."""
 
 
 def parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
@@ -61,7 +61,7 @@ def _file(name: str) -> str:
 
 
 class Callbacks:
-    """Functions that are passed as arguments, and print what they are called with.
+    """Functions that are passed as arguments, and print their own arguments.
 
     A number from 0 to 1 moves a progress bar, if standard output is a terminal.
 

@@ -47,7 +47,7 @@ TICK = 0.1
 
 @dataclass
 class Bench:
-    """A run of ``bench``, and what was measured so far.
+    """A run of ``bench``, and its measurements so far.
 
     Attributes:
         target: the server.

@@ -89,7 +89,7 @@ async def call(
         arguments: as for :func:`trio_rpc.cli.arguments.parse_arguments`.
         output: prints the result.
         patience: seconds until the call is cancelled; ``inf`` for never.
-        callbacks: the parameters that get a function, which prints what it is called with.
+        callbacks: the parameters that get a function, which prints its arguments.
     """
     printed = Callbacks(callbacks, output)
     args, kwargs = parse_arguments(arguments)

@@ -1,4 +1,4 @@
-"""What a command takes from the environment and from ``pyproject.toml`` when it is not given."""
+"""Defaults of a command's arguments, from the environment and from ``pyproject.toml``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS = {"url": str, "ca": str, "cert": str, "key": str, "server-name": str}
 
 
 def words_of(arguments: Sequence[str], *, taking_url: Collection[str]) -> list[str]:
-    """Return the words of a command line with what was left out.
+    """Return the words of a command line, with defaults for the missing ones.
 
     A command that takes a URL, and gets none, gets the one of ``TRIO_RPC_URL``, or else that of
     the table ``[tool.trio-rpc]``. Its other keys are options of such a command.
@@ -74,7 +74,7 @@ def _table() -> Mapping[str, str]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as exc:  # what is wrong with the file is no TOML, or no UTF-8
+    except (OSError, ValueError) as exc:  # the file is not TOML, or not UTF-8
         raise Usage(f"{safe(path, 200)} cannot be read: {safe(exc)}") from exc
 
 

@@ -130,7 +130,7 @@ def logging_to_stderr(*, verbose: bool, access: bool = False) -> Iterator[None]:
     """Write the library's log to standard error during the block.
 
     Args:
-        verbose: whether to write what is normal in a network, too.
+        verbose: whether to write events that are normal in a network, too.
         access: whether to write the access log, too.
     """
     handler = logging.StreamHandler()

@@ -34,7 +34,7 @@ API: Final = "/api/"
 WITH_CLIENT: Final = "/{client_id}"
 
 EXTENSION: Final = "x-trio-rpc"
-"""The key of an OpenAPI operation that has what the standard does not; see the gateway."""
+"""The key of an OpenAPI operation's facts beyond the standard; see the gateway."""
 
 OVER_SESSION: Final = "open it over a session, at a tcp://, unix:// or ws:// URL of its server"
 
@@ -196,7 +196,7 @@ class GatewayCalls:
 
 
 class _More(msgspec.Struct):
-    """What a gateway's OpenAPI document says of a method beyond the standard."""
+    """The facts of a method in a gateway's OpenAPI document that the standard does not know."""
 
     kind: str = "method"
     signature: str = "(...)"

@@ -19,7 +19,7 @@ COMPONENTS: Final = "#/components/schemas/"
 JSON: Final = "application/json"
 
 EXTENSION: Final = "x-trio-rpc"
-"""The key of an operation that has what the standard does not: see :func:`_more`."""
+"""The key of an operation's facts beyond the standard: see :func:`_more`."""
 
 REFUSALS: Final = {
     "400": "The body is not JSON, has a key twice, or a header is malformed.",

@@ -19,7 +19,7 @@ export interface StreamOptions extends CallOptions {
   credit?: [items: number, bytes: number];
 }
 
-/** What a method of a proxy returns: a promise of its result, or the items of a stream. */
+/** The return value of a proxy's method: a promise of its result, or the items of a stream. */
 export interface RemoteCall<Result = any> extends PromiseLike<Result> {
   catch<Other = never>(rejected?: ((reason: any) => Other | PromiseLike<Other>) | null): Promise<Result | Other>;
   finally(then?: (() => void) | null): Promise<Result>;
@@ -72,7 +72,7 @@ export interface Caller {
   openScope(options?: CallOptions): RemoteScope;
 }
 
-/** What is called in a remote scope ends, at the latest, when the scope is closed. */
+/** Calls in a remote scope end, at the latest, when the scope is closed. */
 export interface RemoteScope extends Caller, AsyncDisposable {
   close(): Promise<void>;
   readonly ended: Promise<unknown>;
@@ -96,7 +96,7 @@ export interface Session extends Caller, AsyncDisposable {
   removeEventListener(type: "state", listener: (event: CustomEvent<SessionState>) => void): void;
 }
 
-/** What a handler knows of its call. Calls that it makes here are within that call. */
+/** A handler's view of its call. Calls that it makes here are within that call. */
 export interface Call extends Caller {
   readonly session: Session;
   readonly method: string;

@@ -114,7 +114,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
         self._over: str | None = None
         """The reason why the channel is broken."""
         self._wrong: DecodeError | None = None
-        """The error of the peer that has broken it."""
+        """The peer's error that has broken it."""
         now = trio.current_time()
         self._heard_at = self._sent_at = self._asked_at = now
         self._absent_at: float | None = None
@@ -233,7 +233,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
 
     @property
     def taken(self) -> object:
-        """A value that changes when the other end takes a part of what was sent."""
+        """A value that changes when the other end takes a part of the sent bytes."""
         return self._core.confirmed, self._core.unsent
 
     def _check_send(self, packet: bytes) -> None:
@@ -246,7 +246,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
             raise trio.BrokenResourceError("the other end has closed the channel")
 
     def _pump(self) -> None:
-        """Send what the credit allows, and as much as the broker's connection has room for."""
+        """Send as many bytes as the credit and the broker's connection allow."""
         core, broker = self._core, self._broker
         most = c.part_size(core.send_window, broker.max_payload)
         while core.is_sending() and broker.has_room:
@@ -439,10 +439,10 @@ class NatsChannel(trio.abc.Channel[bytes]):
         self._senders.unpark_all()
         self._wake_receiver()
 
-    # ------------------------------------------------------------------ what the hub reports
+    # ------------------------------------------------------------------ events from the hub
 
     def _on_message(self, message: Msg) -> None:
-        """Take in a message for the private subject of this end."""
+        """Handle a message for the private subject of this end."""
         if self._over is not None:
             return
         if message.headers:
@@ -498,7 +498,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
             self._publish(self._core.control(c.END))
 
     def _keep_alive(self) -> None:
-        """Tell the peer that this end is there, or once more that it was closed."""
+        """Tell the peer that this end is alive, or repeat that it was closed."""
         self._publish(self._core.control(c.END if self._guard.is_closed else c.KEEPALIVE))
 
     def _ask(self) -> None:

@@ -110,7 +110,7 @@ class NatsClient:
         self._last_sid = 0
         self._ups: list[Callable[[], object]] = []
         self._pongs: list[trio.Event | None] = []
-        """Who waits for each PONG that the server owes, in order; None for a ping of our own."""
+        """The waiter for each PONG that the server owes, in order; None for our own pings."""
         self._room = trio.lowlevel.ParkingLot()
         self._complaints = RateLimitedLog(logger)
         self._owner = Owner("this NATS connection")
@@ -214,7 +214,7 @@ class NatsClient:
         return f"{self._inbox}.{token}"
 
     def drop_inbox(self, subject: str) -> None:
-        """Take no more messages for a private subject."""
+        """Stop receiving messages for a private subject."""
         self._inboxes.pop(subject.rpartition(".")[2], None)
 
     def publish_raw(self, line: bytes, data: bytes) -> None:
@@ -291,7 +291,7 @@ class NatsClient:
             self._fail(exc)
 
     async def aclose(self) -> None:
-        """Send what was written, for at most a second, and take no more messages."""
+        """Send the queued bytes, for at most a second, and stop receiving messages."""
         if not self._is_closed and self._link is not None:
             with trio.move_on_after(FLUSH_AT_END):
                 with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):

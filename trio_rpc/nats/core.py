@@ -13,9 +13,9 @@ Each NATS message has a kind, two numbers and a rest::
    is too low is a copy.
 2. *consumed* is the size of all data messages that the application of this end has taken. It is
    cumulative, so that a lost message costs no credit.
-3. What the peer has not consumed is kept, and is sent again from there. It is at most the window
-   that the peer has granted.
-4. Order after a gap is restored by dropping what comes behind it: all of that is sent again.
+3. Messages that the peer has not consumed are kept, and sent again after a gap. They are at most
+   the window that the peer has granted.
+4. Messages after a gap are dropped. They are sent again, so the order is restored.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class ChannelCore:
     Attributes:
         peer_ended: whether the peer has closed the channel after everything it has sent.
         send_window: bytes that the peer grants; 0 until it is known.
-        parts: what has arrived in order: whether it ends a packet, and its bytes.
+        parts: the parts that have arrived in order: whether each ends a packet, and its bytes.
     """
 
     def __init__(self, receive_window: int) -> None:
@@ -186,7 +186,7 @@ class ChannelCore:
         return _pack(kind, self._sent, self._consumed) + rest
 
     def ask_again(self) -> bytes:
-        """Return the message that asks for what is missing."""
+        """Return the message that asks for the missing messages."""
         return self.control(AGAIN, _NUMBER.pack(self._received))
 
     def again(self, first: int) -> Iterator[bytes]:
@@ -208,7 +208,7 @@ class ChannelCore:
     # ---------------------------------------------------------------------------- receiving
 
     def receive(self, message: bytes) -> Arrival:
-        """Take in a message of the peer.
+        """Handle a message from the peer.
 
         Raises:
             DecodeError: the peer has broken the rules above.

@@ -1,4 +1,4 @@
-"""Who serves: instances answer ``$SRV.PING``, ``INFO`` and ``STATS``, as NATS's own services do.
+"""Discovery: instances answer ``$SRV.PING``, ``INFO`` and ``STATS``, as NATS's own services do.
 
 So ``nats micro ls`` and other tools list them. The source is the ADR-32 of NATS.
 """
@@ -104,7 +104,7 @@ class InstanceInfo:
 
 
 async def find_instances(broker: Broker, service: str, *, seconds: float) -> list[InstanceInfo]:
-    """Ask who serves, and return the instances that answer in time, by name.
+    """Ask for the instances of a service, and return those that answer in time, by name.
 
     Args:
         broker: the connection.

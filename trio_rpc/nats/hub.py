@@ -257,7 +257,7 @@ class Hub:
             await trio.sleep_until(due)
             late = trio.current_time() - due
             if late > BLOCKED:
-                # What has arrived meanwhile is not yet read.
+                # Messages that have arrived meanwhile are not read yet.
                 for channel in self._channels:
                     channel.was_blocked(late)
             else:

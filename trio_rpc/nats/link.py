@@ -37,7 +37,7 @@ REFUSALS: Final = ("authorization", "authentication", "user authentication", "ac
 class Link:
     """A connection to one server.
 
-    Writing never waits: what the system does not accept is queued, and :meth:`run_writer` sends it.
+    Writing never waits: bytes that the system does not accept are queued for :meth:`run_writer`.
 
     Args:
         stream: the connection, after the handshake.
@@ -87,7 +87,7 @@ class Link:
         return False
 
     def write(self, data: bytes) -> None:
-        """Write without waiting; the writer's task sends what the system does not accept now."""
+        """Write without waiting; the writer's task sends the bytes that the system refuses now."""
         if self._socket is not None and not self._is_writing and not self._queue:
             try:
                 sent = os.write(self._socket.fileno(), data)
@@ -135,7 +135,7 @@ class Link:
         return self._parser.feed(data)
 
     def learn(self, info: Mapping[str, Any]) -> None:
-        """Take in a later INFO of the server."""
+        """Handle a later INFO from the server."""
         self.info = {**self.info, **info}
 
     async def aclose(self) -> None:

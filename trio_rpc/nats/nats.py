@@ -241,7 +241,7 @@ class Nats:
 
         Args:
             service: the name of the service.
-            direct: NATS says who is there, and the calls go to the URLs at which the instances
+            direct: NATS only names the instances, and the calls go to the URLs at which they
                 listen without NATS, such as ``tcp://10.0.0.5:5000``. By default, they go through
                 NATS. Instances that listen nowhere else are then left out.
 
@@ -262,7 +262,7 @@ class Nats:
 
         Args:
             service: the name of the service.
-            instance_of: makes what a pool gets for an instance; None leaves it out.
+            instance_of: makes the pool's object for an instance; None leaves the instance out.
 
         Raises:
             ValueError: the name is not valid.

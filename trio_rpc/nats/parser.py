@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 MAX_LINE: Final = 4096
-"""Bytes of a line, as servers have it by default. Subjects of ours are far shorter."""
+"""Bytes of a line, as servers have it by default. Our subjects are far shorter."""
 
 MAX_JSON_LINE: Final = 32 * 1024
 """Bytes of an INFO or CONNECT line; an INFO names each server of the cluster."""
@@ -179,7 +179,7 @@ class Parser:
         """The bytes that must have arrived before it is worth parsing again."""
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take in received bytes, and return the events that they complete.
+        """Add received bytes, and return the events that they complete.
 
         Raises:
             DecodeError: the other end does not follow the protocol. The parser cannot be used any

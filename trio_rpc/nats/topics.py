@@ -1,6 +1,6 @@
-"""Topics: what one program publishes reaches each subscriber there is, and nobody waits.
+"""Topics: each subscriber gets the messages that a program publishes, which never waits.
 
-A publisher numbers its messages in a header, so that a subscriber counts what it has not received:
+A publisher numbers its messages in a header, so that a subscriber counts those it did not receive:
 messages that were lost with a connection, that the publisher could not write, or for which the
 subscriber's own buffer had no room. Messages of other NATS clients have no number; of these only
 the last kind is counted.

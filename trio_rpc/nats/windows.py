@@ -1,6 +1,6 @@
 """How much all channels of one connection may have on its way to it.
 
-A broker cuts the connection of whoever has 64 MiB waiting for it (``max_pending``), for instance
+A broker cuts the connection of a client for which 64 MiB wait (``max_pending``), for instance
 because its loop is blocked for a moment. All channels of that connection would suffer together. So
 the windows of all of them together stay below that.
 """
@@ -17,7 +17,7 @@ TOTAL: Final = 48 * 1024 * 1024
 """Bytes of all windows: 64 MiB, less what needs no credit: keepalives, credit, answers."""
 
 SHARE: Final = 256
-"""A new channel gets this part of what is left."""
+"""A new channel gets the bytes that are left, divided by this."""
 
 
 class WindowBudget:

@@ -20,8 +20,8 @@ class ProcessState:
     Attributes:
         kind: ``"starting"`` until the first process serves; ``"running"`` while a process serves;
             ``"restarting"`` from the end of a process until the next one serves; ``"failed"`` if
-            there will be none.
-        end: how the last process has ended, if ``kind`` is ``"restarting"`` or ``"failed"``. Its
+            no process will serve again.
+        end: the end of the last process, if ``kind`` is ``"restarting"`` or ``"failed"``. Its
             ``detail`` has the exit code. If the command could not be started, its ``cause`` says
             why.
     """

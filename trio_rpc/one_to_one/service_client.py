@@ -133,7 +133,7 @@ class ServiceClient(Generic[T]):
     def target(self) -> object:
         """The service for the other end, or None.
 
-        It may be set at any time. While a session is open, the next call of the other end uses the
+        It may be set at any time. While a session is open, the other end's next call uses the
         new target, and calls that are running go on.
 
         A target that is an async context manager is entered before a session opens, and left when

@@ -15,7 +15,7 @@ __all__ = ["InstanceState", "InstanceStatus", "Instances", "Reachable", "refused
 
 REFUSED_DELAY: Final = 30.0
 """Seconds until something that has refused this pool, without saying for how long, is asked again.
-The credentials of this pool will not change, but what has refused them may be replaced."""
+The credentials of this pool will not change, but the server that refused them may be replaced."""
 
 InstanceState: TypeAlias = Literal["connecting", "open", "suspect", "draining", "failed"]
 

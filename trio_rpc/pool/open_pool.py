@@ -36,7 +36,7 @@ from trio_rpc.util.rate_limited_log import RateLimitedLog
 __all__ = ["open_pool", "open_roster"]
 
 SUSPECT_AFTER: Final = 1.0
-"""Seconds without an answer, while a call waits for it, after which others are preferred."""
+"""Seconds without an answer, while a call waits for it, after which others get the calls."""
 
 logger = logging.getLogger("trio_rpc")
 
@@ -57,16 +57,17 @@ async def open_pool(
     """Keep a session with each instance of a service, and share calls among them, for a block.
 
     The pool opens each session again whenever it is lost, after random pauses of at most 5 s. The
-    block is entered when one instance is there. So a pool of one URL is a client that waits for its
-    server, and comes back to it.
+    block is entered when one instance is connected. So a pool of one URL is a client that waits for
+    its server, and reconnects to it.
 
-    A call goes to that of two random instances which has fewer of this pool's calls in flight.
-    Instances that are leaving, or owe an answer and have been silent for a second, get calls only
-    if there is no other. If an instance refuses a call that it has not begun, the call is made at
-    another one, and its caller notices nothing but the time. One deadline holds for all attempts,
-    and a cancellation cancels the present one. If it is unknown whether the handler ran, the error
-    is raised, unless the proxy's interface declares the method with ``@method(idempotent=True)``.
-    A stream, a duplex or a remote scope stays at the instance where it was opened.
+    For each call, the pool draws two random instances, and uses the one that has fewer of this
+    pool's calls in flight. Instances that are leaving, or owe an answer and have been silent for a
+    second, get calls only if there is no other. If an instance refuses a call that it has not
+    begun, the call is made at another one, and its caller only notices the delay. One deadline
+    holds for all attempts, and a cancellation cancels the current attempt. If it is unknown whether
+    the handler ran, the error is raised, unless the proxy's interface declares the method with
+    ``@method(idempotent=True)``. A stream, a duplex or a remote scope stays at the instance where
+    it was opened.
 
     Leaving the block says Goodbye to all instances, as :func:`connect` does. Leaving it by an
     exception or a cancellation ends all sessions at once.
@@ -94,12 +95,12 @@ async def open_pool(
     Raises:
         ValueError: no instance is given, or a URL, a command or an option is invalid.
         TypeError: an argument or an option has the wrong type, or the option does not exist.
-        Unavailable: there was no instance within ``patience``, or none will come. The text says
+        Unavailable: no instance was connected within ``patience``, or none can be. The text says
             why.
-        Refused: all instances refused the session, or the source of instances this program.
-        SessionBroken: no instance is left, and none will come: all processes have ended, and
-            ``restart`` does not allow others.
-        Exception: what an :class:`Instances` raised, unless it may pass.
+        Refused: all instances refused the session, or the source of instances refused this
+            program.
+        SessionBroken: all processes have ended, and ``restart`` does not allow others.
+        Exception: an error of an :class:`Instances` that another attempt cannot overcome.
 
     Example:
         >>> async def main() -> None:
@@ -145,7 +146,7 @@ async def open_roster(
     """Keep a session with each instance for a block, and say Goodbye to all at its end.
 
     Args:
-        sources: tell which instances there are.
+        sources: name the instances.
         tables: makes the services of each session.
         options: the options of each session.
         complaints: logs errors of sources and instances.

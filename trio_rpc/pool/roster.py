@@ -1,4 +1,4 @@
-"""The instances of a pool: what the sources tell, and a task for each instance."""
+"""The instances of a pool, as its sources name them, and a task for each instance."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Roster:
         for source in self._sources:
             source.ask_again()
 
-    # ── what the pool sees ───────────────────────────────────────────────────────────────────
+    # ── the pool's view ──────────────────────────────────────────────────────────────────────
 
     @property
     def seats(self) -> list[Seat]:

@@ -1,4 +1,4 @@
-"""What a user gives to a pool, as instances and sources of instances."""
+"""Convert a user's arguments of a pool to instances and sources of instances."""
 
 from __future__ import annotations
 

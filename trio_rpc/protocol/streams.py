@@ -147,7 +147,7 @@ NO_STREAMS = Streams()
 
 
 def expecting(streams: Streams, call: int, context: Mapping[str, Any]) -> Streams:
-    """Add what the context of a Request asks for to the streams of a direction; return them."""
+    """Add the streams that the context of a Request opens to those of a direction; return them."""
     if "stream" in context or context.get("task_status"):
         if streams is NO_STREAMS:
             streams = Streams()

@@ -69,7 +69,7 @@ def is_never(annotation: Any) -> bool:
 
 
 def stands_for(variable: TypeVar) -> Any:
-    """Return what a type variable without an argument stands for; None if for anything.
+    """Return the type that replaces a type variable without an argument; None if any type fits.
 
     It is its default, the union of its constraints, or its bound.
     """

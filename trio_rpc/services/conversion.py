@@ -148,7 +148,7 @@ def adapt(annotation: Any, names: Names | None = None) -> Any:
     try:
         return _Adapting(names or Names({}, {})).adapt_separately(annotation)
     except RecursionError:
-        raise TypeError("it has no end, because it contains itself") from None
+        raise TypeError("it never ends, because it contains itself") from None
 
 
 class _Adapting:
@@ -175,7 +175,7 @@ class _Adapting:
         return adapted if self._heaviest == 1 else _counted(adapted, self._heaviest)
 
     def note(self, cls: Any) -> None:
-        """Consider a class whose objects msgspec or Pydantic makes by itself."""
+        """Count the cost of a class whose objects msgspec or Pydantic makes by itself."""
         self._heaviest = max(self._heaviest, model_cost(cls) if is_model(cls) else class_cost(cls))
 
     def adapt(self, annotation: Any) -> Any:
@@ -280,7 +280,7 @@ class _Adapting:
             del self._memo[key]
             return adapted
         if adapted is mine:
-            raise TypeError(f"{name} has no end, because it is an alias of itself")
+            raise TypeError(f"{name} never ends, because it is an alias of itself")
         define(mine, reader(adapted), OTHER)
         return adapted
 

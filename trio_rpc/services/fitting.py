@@ -2,7 +2,7 @@
 
 A class fits if each call that the interface allows is one that the class accepts, and each result
 of the class is one that the interface declares. So a class may accept more and return less. Where
-annotations do not say enough, the class fits: this finds mistakes, and is no type checker.
+annotations do not say enough, the class fits: this finds mistakes, and is not a type checker.
 """
 
 from __future__ import annotations

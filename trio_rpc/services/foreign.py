@@ -42,7 +42,7 @@ def check_no_foreign(
     Args:
         table: the methods.
         where: follows the name of the method in the text.
-        instead: what the text tells the user to do.
+        instead: the advice at the end of the text.
     """
     for method in table.values():
         for parameter in method.signature.parameters.all:

@@ -282,7 +282,7 @@ class _Writer:
         }
 
     def _alias(self, annotation: Any) -> JsonSchema:
-        """Return what an alias stands for; a reference, if it contains itself."""
+        """Return the schema of an alias's value; a reference, if it contains itself."""
         name = getattr(annotation, "__name__", "Alias")
         if annotation in self._names:
             self._named.add(annotation)
@@ -295,7 +295,7 @@ class _Writer:
         return made
 
     def _record(self, annotation: Any) -> JsonSchema | None:
-        """Return a reference to a class of fields; None if it is no such class."""
+        """Return a reference to a class of fields; None for any other annotation."""
         if annotation in self._names:
             return {"$ref": DEFS + self._names[annotation]}
         record = record_of(annotation, Names({}, {}))

@@ -21,13 +21,13 @@ SLICES: Final = 4
 
 
 class Answers:
-    """Watches for answers of the other end, while calls wait for it.
+    """Watches for answers from the other end, while calls wait for it.
 
     1. If nothing has arrived since the last look while calls wait, send a Ping. So a handler that
        takes long is no reason, since the other end still answers the Ping.
     2. Whatever arrives is an answer. So is a part of the waiting packet that the other end takes,
        which the Ping cannot overtake.
-    3. If this end was blocked meanwhile, an answer may be unread: begin anew.
+    3. If this end was blocked meanwhile, an answer may be unread: start again.
     4. After enough looks without an answer the other end is unresponsive, until something arrives.
 
     Args:

@@ -81,7 +81,7 @@ class Core:
             shared.complaints,
         )
         self.answers: Answers | None = None
-        """Watches for answers of the other end, if the options ask for that."""
+        """Watches for answers from the other end, if the options require that."""
         if options.unresponsive_after < math.inf:
             self.answers = Answers(
                 channel,

@@ -100,7 +100,7 @@ class IncomingCalls:
         lifecycle: is notified when a handler ends.
         calls: the outgoing calls, some of which take callbacks.
         options: the filters, and how much of an exception is sent to the peer.
-        shared: logs undeclared exceptions of handlers, and errors of the peer.
+        shared: logs undeclared exceptions of handlers, and the peer's errors.
     """
 
     def __init__(

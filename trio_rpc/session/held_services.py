@@ -74,7 +74,7 @@ class HeldService:
             why_broken: returns the error for ``__aexit__``, or None.
 
         Raises:
-            Exception: what the service raised, except the error that it was given.
+            Exception: an error of the service, unless it is the one that it was given.
         """
         try:
             with self._scope:

@@ -86,9 +86,9 @@ class ServerStatistics:
     opening: int
     """Connections whose handshakes are not finished."""
     sessions_refused: int
-    """Sessions refused so far, for want of a place."""
+    """Sessions refused so far because the server was full."""
     handshakes_given_up: int
-    """Unfinished handshakes that had to give up their place to newer clients so far."""
+    """Unfinished handshakes that newer clients have displaced so far."""
     handlers: int
     """Handlers that have begun and not ended, in all sessions."""
     calls_queued: int

@@ -74,7 +74,7 @@ class Options:
         wait_for_service: seconds that a call of a service that is not there waits for
             :meth:`Session.set`, before it fails with MethodNotFound; 0 lets it fail at once.
             ``limits.max_waiting_calls`` bounds their number.
-        unresponsive_after: seconds without an answer of the other end, while calls wait for it,
+        unresponsive_after: seconds without an answer from the other end, while calls wait for it,
             after which it counts as unresponsive: a warning is logged, and
             :meth:`Session.connection_states` gives ``unresponsive``. The session goes on. By
             default this is turned off.

@@ -1,7 +1,7 @@
 """The watch over sessions: what happens when some time has passed, without a task for each session.
 
 A server has one :class:`Watchman`, whose task sleeps until the first of its sessions is due. Any
-other session has one of its own. A :class:`Watch` is what it does for one session:
+other session has one of its own. A :class:`Watch` has the duties for one session:
 
 1. Abandon cancelled calls, refuse calls that wait for their service, and stop a closing session, if
    it is time for that.
@@ -165,7 +165,7 @@ class Watch:
         )
 
     def act(self, now: float) -> bool:
-        """Do what has to be done at once; return whether :meth:`look` has to be called."""
+        """Act on everything that is due; return whether :meth:`look` has to be called."""
         core = self._core
         if core is None:
             return False

@@ -117,7 +117,7 @@ class SilenceTimer:
         self.heard()
 
     def heard(self) -> None:
-        """Begin anew."""
+        """Start the time again."""
         self._looks = 0
         self.deadline = trio.current_time() + self._seconds * (1 - PUNCTUAL)
         """The time of the next look."""

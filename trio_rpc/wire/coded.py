@@ -118,7 +118,9 @@ class ReadBuffer:
         """
         count = len(self._data) if count is None else count
         if not 0 <= count <= len(self._data):
-            raise DecodeError(f"{count} bytes are claimed where {len(self._data)} follow")
+            raise DecodeError(
+                f"the message claims {count} bytes, but only {len(self._data)} follow"
+            )
         data = bytes(self._data[:count])
         self._data = self._data[count:]
         return data
@@ -307,7 +309,7 @@ class CodedCodec:
     def _checked(self, message: m.Message) -> m.Message:
         if type(message) in CODED and type(message) is not m.ReplyErr:
             name = type(message).__name__
-            raise DecodeError(f"a {name} that is not in the codec {self._codec.name}")
+            raise DecodeError(f"a {name} was sent without the codec {self._codec.name}")
         return message
 
     def _opened(self, fields: list[Any], size: int) -> m.Message:
@@ -330,9 +332,9 @@ class CodedCodec:
         message = self._inner.decode_message(packed)
         name = type(message).__name__
         if type(message) not in CODED:
-            raise DecodeError(f"a {name} in the codec {self._codec.name}")
+            raise DecodeError(f"a {name} must not be sent in the codec {self._codec.name}")
         if (number, call) != (message.TYPE, getattr(message, "id", None)):
-            raise DecodeError(f"a {name} that is announced with another type or id")
+            raise DecodeError(f"a {name} was announced with another type or id")
         if type(message) is m.Item:
             message.size = size
         return message
@@ -346,7 +348,7 @@ def _unpacked(data: bytes) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Make an :class:`Extension` of each extension in a decoded value."""
+    """Replace each extension in a decoded value by an :class:`Extension`."""
     cls = type(value)
     if cls is list:
         return [_plain(one) for one in value]
@@ -359,7 +361,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Packing:
-    """Makes a value of a codec one that MessagePack can pack, and counts its parts."""
+    """Converts a codec's values to values that MessagePack can pack, and counts their parts."""
 
     def __init__(self, most: int) -> None:
         self._left = most
@@ -367,7 +369,7 @@ class _Packing:
     def value(self, value: Any) -> Any:
         self._left -= 1
         if self._left < 0:
-            raise DecodeError("a message of more values than this end allows")
+            raise DecodeError("the message has more values than this end allows")
         cls = type(value)
         if cls is list:
             return [self.value(one) for one in value]

@@ -157,7 +157,7 @@ class ServerLimits:
 
     max_handlers: int = 10_000
     """Handlers at once, which have begun and not ended, in all sessions together. Further calls
-    wait. A server that shares a scarce resource sets what that can bear."""
+    wait. A server that shares a scarce resource sets a number that the resource can bear."""
 
     max_queued: int = 20_000
     """Calls that wait, in all sessions together: each holds its arguments. Further ones get

@@ -59,7 +59,7 @@ FAULTS = (
         "session/test_end_records.py",
     ),
     fault(
-        "what the transport says about the end of a carrier is lost",
+        "the transport's detail about the end of a carrier is lost",
         "channels/errors.py",
         "        exc = exc.__cause__\n",
         "        exc = None\n",

@@ -523,7 +523,7 @@ FAULTS = (
         JOBS,
     ),
     fault(
-        "whoever guesses the key of a request gets the token of its job",
+        "a client that guesses the key of a request gets the token of its job",
         "gateway/server/http_endpoints.py",
         "            if key is not None and len(key) < LEAST_KEY:\n",
         "            if key is not None and len(key) < 1:\n",

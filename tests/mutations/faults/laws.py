@@ -162,7 +162,7 @@ FAULTS = (
         hangs=True,
     ),
     fault(
-        "a call that was read late begins before what has arrived is read",
+        "a call that was read late begins before all arrived packets are read",
         "session/dispatch.py",
         "            waits |= self._ages.subtract(context, self.now) > BEHIND\n",
         "            self._ages.subtract(context, self.now)\n",

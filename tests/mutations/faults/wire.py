@@ -42,8 +42,8 @@ FAULTS = (
     fault(
         "a codec may put any message into a coded one",
         "wire/coded.py",
-        '        if type(message) not in CODED:\n            raise DecodeError(f"a {name} in',
-        '        if False:\n            raise DecodeError(f"a {name} in',
+        '        if type(message) not in CODED:\n            raise DecodeError(f"a {name} must not be sent in',
+        '        if False:\n            raise DecodeError(f"a {name} must not be sent in',
         "session/test_codecs.py",
     ),
     fault(

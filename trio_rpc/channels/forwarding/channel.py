@@ -237,7 +237,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
 
 
 def _as_broken(failure: Exception) -> Exception:
-    """Return what a send raises when receiving would raise ``failure``."""
+    """Return the error that a send raises when receiving would raise ``failure``."""
     if isinstance(failure, (trio.EndOfChannel, DecodeError)):
         return trio.BrokenResourceError(str(failure) or "the other end has closed it")
     return failure

@@ -1,4 +1,4 @@
-"""A job in the Python client: work that a gateway does, whoever watches it."""
+"""A job in the Python client: work that a gateway does, whether or not a client watches it."""
 
 from __future__ import annotations
 

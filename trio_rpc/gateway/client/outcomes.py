@@ -1,4 +1,4 @@
-"""What a client does with a gateway's messages: call callbacks, and return or raise the end."""
+"""A client's handling of a gateway's messages: call callbacks, and return or raise the end."""
 
 from __future__ import annotations
 

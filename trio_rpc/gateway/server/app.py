@@ -249,7 +249,7 @@ class Gateway:
         """Refuse new calls and new clients, and wait until all running calls have ended.
 
         Raises:
-            RuntimeError: another Trio run than this one runs the gateway.
+            RuntimeError: the gateway runs in another Trio run.
         """
         if self._host is not None and is_asyncio():
             await self._host.run_in_trio(self._state.drain)

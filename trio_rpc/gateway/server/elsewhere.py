@@ -1,4 +1,4 @@
-"""What a gateway asks of the other instances: :func:`trio_rpc.gateway.open_spread` provides it."""
+"""The interface to a gateway's other instances; :func:`trio_rpc.gateway.open_spread` has it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Elsewhere(Protocol):
     """The other instances of a gateway, which hold clients and calls of their own."""
 
     async def request(self, home: str, request: Request, route: Route) -> Response:
-        """Carry a request to the instance that it names, and return that one's answer.
+        """Carry a request to the instance that it names, and return the answer of that instance.
 
         Args:
             home: the name that the request's id begins with.

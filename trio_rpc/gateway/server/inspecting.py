@@ -1,6 +1,6 @@
 """The clients and calls of a gateway, as an Introspection sees them.
 
-The ids of clients and calls stay here: a client proves with them that it is itself.
+The ids of clients and calls stay here, because a client proves its identity with them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["inspect"]
 
 
 def inspect(state: GatewayState) -> Inspected:
-    """Return the figures of a gateway, its clients, and the calls that are in no client."""
+    """Return the figures of a gateway, its clients, and the calls that belong to no client."""
     figures = {
         "sessions": len(state.clients),
         "handlers": len(state.works),
@@ -66,7 +66,7 @@ def _tree(calls: Collection[GatewayCall]) -> list[ScopeNode]:
 
 
 def _own() -> GatewayCall | None:
-    """Return the call that this task handles, if a gateway got it."""
+    """Return the call that this task handles, if it came from a gateway's client."""
     current = current_work.get()
     return None if current is None or handled_call.get() is not current[1] else current[0]
 

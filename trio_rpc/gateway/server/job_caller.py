@@ -27,14 +27,14 @@ class _Latest(NamedTuple):
 class JobCaller:
     """The caller of a job's call, in place of a client.
 
-    It keeps the latest arguments of each callback, so the handler never waits for those who watch,
+    It keeps the latest arguments of each callback, so the handler never waits for watchers,
     and they may miss arguments in between.
 
     Args:
         budget: bounds the arguments that are held, with everything else that is held for clients.
 
     Attributes:
-        token: the secret of those who may watch the job and cancel it.
+        token: the secret that allows a client to watch the job and to cancel it.
         size: the bytes of the arguments that are held.
         number: the number of changes of these arguments.
     """
@@ -68,7 +68,7 @@ class JobCaller:
         """Return whether a token is this job's. The comparison always takes the same time."""
         return hmac.compare_digest(self.token.encode(), token.encode(errors="replace"))
 
-    # ── what its call needs of a caller ──────────────────────────────────────────────────────
+    # ── the interface of a caller ────────────────────────────────────────────────────────────
 
     async def call_back(self, _call: GatewayCall, message: dict[str, Any]) -> None:
         """Keep the arguments of callbacks. Waits while too many bytes are held for all clients."""
@@ -94,7 +94,7 @@ class JobCaller:
         return encode(message)
 
     def forget(self, _call: GatewayCall) -> None:
-        """Tell those who watch that the call has ended. From now on its results count its bytes."""
+        """Tell the watchers that the call has ended. Its bytes now count as those of a result."""
         self._share.close()
         self._tell()
 
@@ -105,7 +105,7 @@ class JobCaller:
     def _wake(self) -> bool:
         return bool(self._room.unpark_all())
 
-    # ── those who watch it ───────────────────────────────────────────────────────────────────
+    # ── its watchers ─────────────────────────────────────────────────────────────────────────
 
     async def wait_changed(self) -> None:
         """Wait until a callback has been called, or the call has ended."""

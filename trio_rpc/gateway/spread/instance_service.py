@@ -1,4 +1,4 @@
-"""What each instance of a gateway offers to the others: its own clients and calls."""
+"""The service of each instance of a gateway for the others: its own clients and calls."""
 
 from __future__ import annotations
 

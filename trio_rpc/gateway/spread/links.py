@@ -1,7 +1,7 @@
 """The sessions between the instances of a gateway, found by the names of their homes.
 
-The name in an id comes from a client, who may have made it up. It is only looked up among the names
-that the operator or NATS has told, and never becomes a part of a subject, a host or an attribute.
+The name in an id comes from a client, which may have made it up. It is only looked up among the
+names from the operator or NATS, and never becomes a part of a subject, a host or an attribute.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MOST_GONE: Final = 1000
 """Names of instances that were there once, of which it is known since when they are away."""
 
 LINK_ERRORS: Final = (RpcError, trio.BrokenResourceError, trio.EndOfChannel)
-"""Errors of a call to another instance that is lost, or does not do what it must."""
+"""Errors of a call to another instance that is lost, or breaks the protocol of instances."""
 
 MORE_CALLS: Final = 1024
 """Requests of one instance at once, in addition to its WebSockets."""
@@ -91,7 +91,7 @@ def plan(
     limits: Limits,
     nats: NatsOptions | None,
 ) -> Plan:
-    """Return a plan of what was given to :func:`open_spread`.
+    """Return a plan for the arguments of :func:`open_spread`.
 
     Raises:
         ValueError: a name or a URL is not valid.
@@ -171,7 +171,7 @@ class Links:
             await self._balancer.wait_changed()
 
     async def find(self, home: str) -> Session:
-        """Return an open session with an instance; wait for it if it may come back.
+        """Return an open session with an instance; wait for it if it may reconnect.
 
         Raises Refusal: 410 if the instance is unknown or has been away for too long, 503 if too
         many requests wait.
@@ -188,7 +188,7 @@ class Links:
         return sessions[-1]
 
     def _may_come(self, home: str) -> bool:
-        """Whether to wait for an instance. If it is unknown, ask who is there."""
+        """Whether to wait for an instance. If it is unknown, ask NATS for the instances."""
         if home in self._roster.names:
             return True
         self._roster.ask_again()

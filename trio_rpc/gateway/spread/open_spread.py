@@ -30,7 +30,7 @@ from trio_rpc.util.rate_limited_log import RateLimitedLog
 __all__ = ["Spread", "open_spread"]
 
 CLOSING: Final = 1.0
-"""Seconds that carried WebSockets, and then the links, get to be closed in order."""
+"""Seconds in which carried WebSockets, and then the links, may close in order."""
 
 logger = logging.getLogger("trio_rpc.gateway")
 
@@ -40,7 +40,7 @@ class Spread:
 
     Attributes:
         services: the services that only the other instances may call. They are served already if
-            this instance has a URL; otherwise serve them at a place that the others reach, with
+            this instance has a URL; otherwise serve them at an address that the others reach, with
             ``limits``.
         limits: the limits of the sessions between the instances.
     """
@@ -62,7 +62,7 @@ class Spread:
     async def _run(
         self, chosen: Plan, options: SessionOptions, patience: float, nats: NatsOptions | None
     ) -> AsyncIterator[None]:
-        """Be joined with the other instances for a block."""
+        """Join the other instances for a block."""
         with one_exception() as body:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._keep_links, chosen, options, patience, nats)
@@ -141,19 +141,19 @@ async def open_spread(
     start anew.
 
     Enter this inside of ``gateway.run()`` or around :func:`trio_rpc.gateway.serve`, also in the
-    lifespan of an application on asyncio. Only the instances may reach the URLs in ``links``:
-    whoever does is trusted with the checks of Host, Origin and address, and of ``authenticate`` for
-    WebSockets that resume.
+    lifespan of an application on asyncio. Only the instances may reach the URLs in ``links``: a
+    program that calls over them is trusted with the checks of Host, Origin and address, and of
+    ``authenticate`` for WebSockets that resume.
 
     Args:
         gateway: the gateway of this instance, made with ``home=``.
-        links: where the instances are reached. A mapping of the name of each home to its URL, which
+        links: the addresses of the instances. A mapping of the name of each home to its URL, which
             may be the same at all instances; or ``nats://host,host/service``, for instances that
             find each other through NATS. This instance listens at its own URL. If the mapping has
             none, serve :attr:`Spread.services` yourself. The other values may also be
             :class:`trio_rpc.Instance` objects.
         patience: seconds that an instance may be away before its clients are told that it is lost.
-        credentials: what this instance shows to the others.
+        credentials: the credentials that this instance sends to the others.
         authenticate: checks the credentials of the others, as in :func:`trio_rpc.serve`.
         nats: settings for ``nats``.
 

@@ -69,7 +69,7 @@ class Callback:
         self._call_back: CallBack
 
     def use(self, convert: Convert | None, prepare: PrepareAll | None) -> None:
-        """Set the functions that convert its results, and that mark what its arguments lend."""
+        """Set the functions that convert its results, and that mark the references in arguments."""
         self._convert = convert
         self._prepare = prepare
 

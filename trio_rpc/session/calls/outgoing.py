@@ -73,7 +73,7 @@ class OutgoingCalls:
         lifecycle: says why a call cannot be made, or how it ended with the session.
         receiver: lets the only caller in flight receive its own Reply.
         owner: the run in which calls may be made.
-        complaints: logs errors of the peer.
+        complaints: logs the peer's errors.
         name: the name of the other end in these lines.
     """
 
