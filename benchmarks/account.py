@@ -278,7 +278,7 @@ class Account:
 
     @property
     def total(self) -> int:
-        """How much was counted, at least 1."""
+        """The sum of all counts, at least 1."""
         return max(1, self._places.total())
 
     def tables(self, each: float, most: int, *, by_line: bool) -> str:

@@ -38,7 +38,7 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out what this process does in the block: the check of a result."""
+        """Leave out the work of this process in the block: the check of a result."""
         clock, cpu = time.perf_counter(), time.process_time()
         yield
         self._paused += time.perf_counter() - clock

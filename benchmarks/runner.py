@@ -294,7 +294,7 @@ def _medians(part: Part, turns: Sequence[Measurement]) -> Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loads:
-    """Which loads the parts get."""
+    """The loads of the parts."""
 
     quick: bool = False
     turns: int | None = None

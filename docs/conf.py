@@ -1,4 +1,4 @@
-"""How Sphinx builds the site: ``uv run --group docs sphinx-build -W docs build/site``."""
+"""Settings of Sphinx for the site: ``uv run --group docs sphinx-build -W docs build/site``."""
 
 from __future__ import annotations
 

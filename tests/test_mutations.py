@@ -12,7 +12,7 @@ from mutations.faults import FAULTS
 from mutations.running import run_all
 
 LEAST = dict.fromkeys(range(1, 18), 2) | {13: 3}
-"""How many faults the table must have at least against each law."""
+"""The least number of faults in the table against each law."""
 
 
 @pytest.mark.parametrize("one", FAULTS, ids=lambda one: one.where)

@@ -79,9 +79,9 @@ class Snapshot:
     """The sessions and calls of a program at one moment."""
 
     sessions: list[OpenSession]
-    """Those with the most calls first."""
+    """The open sessions, those with the most calls first."""
     calls: list[CallInFlight]
-    """The oldest first."""
+    """The calls in flight, the oldest first."""
     sessions_in_all: int
     """The number of sessions, of which ``sessions`` may have only some."""
     calls_in_all: int

@@ -118,8 +118,8 @@ class _Telemetry:
             set_status_on_exception=False,
         )
         began, error = trio.current_time(), None
-        # All that the metadata say, such as the baggage, is current in the handler, and nothing of
-        # the task that has opened the session.
+        # The handler gets the whole context of the metadata, such as the baggage, and nothing of
+        # the context of the task that has opened the session.
         token = attach(trace.set_span_in_context(span, parent))
         try:
             return await (proceed() if call.is_incoming else _send(proceed))

@@ -42,7 +42,7 @@ class Figure:
 
 @dataclass
 class Sizes:
-    """How much is done."""
+    """The sizes of the loads."""
 
     seconds: float = 60.0
     undisturbed: float = 5.0

@@ -1,4 +1,4 @@
-"""Which task may send over a resumable channel, and when.
+"""The turns of the tasks that send over a resumable channel.
 
 The tests hold the sends of a connection until they let them go on.
 """

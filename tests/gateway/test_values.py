@@ -508,7 +508,7 @@ class Board:
     ],
     ids=str,
 )
-def test_a_dict_whose_keys_no_text_stands_for_is_refused_when_the_gateway_is_made(annotation):
+def test_a_dict_with_keys_that_are_not_text_in_json_is_refused_at_registration(annotation):
     async def take(self, x): ...
 
     async def give(self): ...
@@ -535,7 +535,7 @@ def test_a_dict_whose_keys_no_text_stands_for_is_refused_when_the_gateway_is_mad
     ],
     ids=str,
 )
-def test_a_dict_with_keys_that_text_stands_for_is_accepted(annotation):
+def test_a_dict_with_keys_that_have_a_text_in_json_is_accepted(annotation):
     async def take(self, x): ...
 
     take.__annotations__["x"] = annotation

@@ -4,7 +4,7 @@
 on its own would jump meanwhile. So a test over a real server uses two other functions:
 
 - ``settle`` takes the place of ``wait_all_tasks_blocked``. A PING on each connection comes back after
-  all messages before it: the first round shows that the server has passed on all that was sent, and
+  all messages before it: the first round shows that the server has passed on all messages, and
   the second one that all of that has arrived. This is repeated until nothing has moved.
 - ``run_clock`` jumps to the next deadline, but only when all is settled.
 """

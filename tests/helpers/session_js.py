@@ -18,7 +18,7 @@ Run = Callable[[str, str], Awaitable[list[Any]]]
 
 
 class JavaScriptEnd(Protocol):
-    """Where scripts run. ``open`` gives the origin of their pages, and a function that runs one."""
+    """A place for scripts. ``open`` gives the origin of their pages, and a function to run one."""
 
     def open(self, folder: Path) -> contextlib.AbstractAsyncContextManager[tuple[str | None, Run]]:
         """Prepare to run scripts."""

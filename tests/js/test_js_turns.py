@@ -1,4 +1,4 @@
-"""A page has its turns while much arrives: session.js works in slices of 8 ms."""
+"""A page has its turns while many packets arrive: session.js works in slices of 8 ms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import trio_rpc
 pytestmark = [node.needs_node, pytest.mark.slow]
 
 ITEMS = 1024
-"""As many as the page gets before it returns credit."""
+"""The number of items that the page gets before it returns credit."""
 
 CLOCK = """
 // Each piece of work takes a millisecond of this clock, and nothing else does.

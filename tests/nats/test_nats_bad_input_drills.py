@@ -25,7 +25,7 @@ class Market:
 
 
 class LossyProxy:
-    """Passes on what a client and a server send, but loses every 40th data message of channels.
+    """Passes on the bytes of a client and a server, but loses every 40th data message of channels.
 
     Args:
         port: the port of the server.

@@ -1,4 +1,4 @@
-"""How messages are joined into packets and cut into pieces."""
+"""The outbox joins messages into packets, and cuts them into pieces."""
 
 from __future__ import annotations
 

@@ -279,7 +279,7 @@ def _raised(exc):
         return caught
 
 
-# How much the caller learns: error_detail.
+# error_detail: the text of an error that the caller gets.
 
 
 @pytest.mark.parametrize("detail", ["none", "message"])

@@ -52,10 +52,10 @@ class Cost:
     """Not compared: one read may return what two writes have sent."""
 
     waits: int
-    """How many times Trio waited for I/O."""
+    """The number of times that Trio waited for I/O."""
 
     steps: int
-    """How many times Trio ran a task."""
+    """The number of times that Trio ran a task."""
 
     tasks: int = 0
     """Tasks started."""

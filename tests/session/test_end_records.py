@@ -1,4 +1,4 @@
-"""Who ended a session, and why: both ends can ask, and both get the reason that was given."""
+"""The end of a session: both ends can ask which end caused it, and both get its reason."""
 
 from __future__ import annotations
 

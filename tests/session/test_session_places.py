@@ -176,7 +176,7 @@ async def test_a_refusal_for_good_has_no_time(start):
 
 
 async def test_connections_are_accepted_at_a_pace(autojump_clock):
-    """As many as the rate at once, and then one after the other."""
+    """The server accepts as many connections as the rate at once, then one after the other."""
     clients = Clients(100, 10.0)
     began = trio.current_time()
     times = []

@@ -37,7 +37,7 @@ Open = Callable[[], AbstractAsyncContextManager[trio_rpc.Session]]
 
 @dataclass
 class Place:
-    """Where the files of one soak are."""
+    """The places of the files of one soak."""
 
     folder: Path
 

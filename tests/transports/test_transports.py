@@ -1,4 +1,4 @@
-"""Which tests of sessions run over each transport, and checks of the transports themselves."""
+"""The choice of the tests that run over each transport, and checks of the transports."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from trio_rpc.wire.scan import walk
 
 MOST = Limits().max_nodes
 RATIO = 40
-"""How much more work the worst message may take than an ordinary one with as many values.
+"""The most work of the worst message, as a multiple of an ordinary one with as many values.
 
 The largest ratio measured was 18. An ordinary message takes a twentieth of the 0.2 s that
 docs/performance.md states for an ordinary machine; on a slow or busy machine, both take longer."""
@@ -38,7 +38,7 @@ REFUSED_RATIO = 60
 """The same ratio for a deep value that does not fit, and whose errors Pydantic describes."""
 
 MODELS_RATIO = 40
-"""How much more work a model may take than with Pydantic alone. The largest measured was 4."""
+"""The most work of a model, as a multiple of Pydantic alone. The largest measured was 4."""
 
 ATTEMPTS = 5
 """Measurements, of which the best counts, because other programs can only slow them down."""

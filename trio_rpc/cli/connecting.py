@@ -48,7 +48,7 @@ PATIENCE = 10.0
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """How to connect, for every command that calls a server; each field is an option."""
+    """The options to connect, for every command that calls a server; each field is an option."""
 
     ca: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-"""How values become JSON and are read back without loss.
+"""Write values as JSON and read them back without loss.
 
 JSON has fewer types than Python, and its encoders lose the difference silently: NaN becomes null,
 one of two keys that become the same text is dropped, bytes come back as text. Here a value is

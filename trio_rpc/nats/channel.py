@@ -228,7 +228,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
 
     @property
     def heard(self) -> int:
-        """How many messages have arrived: a sign of life, even inside a packet."""
+        """The number of received messages: a sign of life, even inside a packet."""
         return self._heard
 
     @property

@@ -181,7 +181,7 @@ class NatsClient:
         return await self._ask(subject, data, most=MAX_ANSWERS, seconds=seconds)
 
     async def flush(self) -> None:
-        """Wait until the server has handled all that was written; see :meth:`Nats.flush`."""
+        """Wait until the server has handled all written bytes; see :meth:`Nats.flush`."""
         self._owner.check()
         await trio.lowlevel.checkpoint()
         while self._link is None:

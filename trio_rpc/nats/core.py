@@ -115,7 +115,7 @@ class ChannelCore:
         self._kept: deque[tuple[int, bytes, int]] = deque()
         self._packet = b""
         self._at = 0
-        """How much of the packet was sent."""
+        """The bytes of the packet that were sent."""
 
     # ------------------------------------------------------------------------------ sending
 
@@ -145,7 +145,7 @@ class ChannelCore:
 
     @property
     def all_consumed(self) -> bool:
-        """Whether the peer has consumed all that was sent."""
+        """Whether the peer has consumed all sent messages."""
         return not self._kept
 
     def start(self, packet: bytes) -> None:

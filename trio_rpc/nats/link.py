@@ -43,7 +43,7 @@ class Link:
         stream: the connection, after the handshake.
         server: the address.
         info: the server's INFO.
-        parser: has parsed all that has arrived.
+        parser: has parsed all received bytes.
 
     Attributes:
         server: the address.

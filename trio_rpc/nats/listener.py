@@ -72,7 +72,7 @@ class NatsListener(trio.abc.Listener[Connection]):
         return f"<NatsListener {self.url}>"
 
     async def start(self) -> None:
-        """Begin to accept, when the server has taken note.
+        """Begin to accept, once the server knows the subscription.
 
         Raises:
             OSError: another process serves under the name of this instance.

@@ -104,7 +104,7 @@ class Nats:
     def subscribe(self, subject: str, on_message: OnMessage, *, queue: str = "") -> Subscription:
         """Subscribe, now and after each reconnection.
 
-        The server has taken note when a later :meth:`flush` returns.
+        When a later :meth:`flush` returns, the server knows the subscription.
 
         Args:
             subject: a subject; ``*`` stands for any one part, ``>`` for all further parts.
@@ -154,7 +154,7 @@ class Nats:
         return await self._client.gather(subject, data, seconds=seconds)
 
     async def flush(self) -> None:
-        """Wait until the server has handled all that was written. A cancel scope bounds the time.
+        """Wait until the server has handled all written bytes. A cancel scope bounds the time.
 
         Raises:
             trio.BrokenResourceError: the connection was lost meanwhile, or the servers refuse this
@@ -185,7 +185,7 @@ class Nats:
             limits: of the channel. ``handshake_timeout`` bounds the time to open it.
 
         Raises:
-            ConnectionRefusedError: nobody serves it, or all instances asked are full or draining.
+            ConnectionRefusedError: no instance serves it, or all are full or draining.
             OSError: no answer in time (TimeoutError).
             Refused: this client may not open channels, or the other end has another version.
             ValueError: a name is not valid.
@@ -308,7 +308,7 @@ class _Owned(trio.abc.AsyncResource):
         self._client = client
 
     async def aclose(self) -> None:
-        """Write what waits, and end."""
+        """Write the queued bytes, and close the connection."""
         await self._client.aclose()
 
 

@@ -1,4 +1,4 @@
-"""How much all channels of one connection may have on its way to it.
+"""The bytes that all channels of one connection together may have on their way to it.
 
 A broker cuts the connection of a client for which 64 MiB wait (``max_pending``), for instance
 because its loop is blocked for a moment. All channels of that connection would suffer together. So

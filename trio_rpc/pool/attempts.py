@@ -1,4 +1,4 @@
-"""Which attempts of a call may follow each other, and what the error says about them.
+"""The rules for further attempts of a call, and the notes of its error about them.
 
 The rules (laws 2, 3, 5 and 15)
 ===============================
@@ -10,7 +10,7 @@ The rules (laws 2, 3, 5 and 15)
 2. If it is unknown whether the handler ran, or an instance that leaves has stopped it, only a
    method that is declared idempotent is called again. The budget bounds how many such calls there
    are, so that an outage does not multiply the load. ``MOST_REPEATS`` bounds them for one call,
-   since its own arguments may be what ends each instance.
+   since its own arguments may be the cause that ends each instance.
 3. An async generator among the arguments can be used once, so there is one attempt.
 4. The fate of the call is the worst of its attempts.
 """
@@ -47,7 +47,7 @@ ELSEWHERE: Final = (Unavailable, Overloaded, SessionBroken, SessionClosed)
 """Errors of a call that has not begun, which another instance may not have."""
 
 MOST_REPEATS: Final = 3
-"""How often one call is made again although its handler may have run."""
+"""The most repetitions of one call whose handler may have run."""
 
 MOST_NOTES: Final = 8
 """Attempts that the notes of an error name; the others are counted."""

@@ -72,7 +72,7 @@ class DnsSource:
         self._pause = AskingPause()
         # Bound: one for each address in the last PATIENCE answers.
         self._missing: dict[str, int] = {}
-        """How many answers in a row have lacked each address."""
+        """The number of answers in a row that lacked each address."""
         self.error = ""
 
     def ask_again(self) -> None:

@@ -108,7 +108,7 @@ class Outbox:
         self._dropped = b""
         self._credit = 0
         self._item_credits: dict[int, _ItemCredit] = {}
-        """Those among the small messages, by the id of the call."""
+        """The Credits for items among the small messages, by the id of the call."""
         self._large_is_owed = False
         self.allowance = SHORT_PIECE
         """Bytes of short pieces that may leave."""
@@ -126,7 +126,7 @@ class Outbox:
 
     @property
     def messages(self) -> int:
-        """How many small messages are queued."""
+        """The number of queued small messages."""
         return len(self._small)
 
     @property

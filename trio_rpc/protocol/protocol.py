@@ -99,9 +99,9 @@ class Protocol:
         self._last_id = 0
         self.read_requests = ReadRequests()
         self.notification_credit = 0
-        """How many more Notifications the peer accepts."""
+        """The number of further Notifications that the peer accepts."""
         self._notifications_granted = limits.max_notifications
-        """How many Notifications the peer may still send."""
+        """The number of further Notifications that the peer may send."""
 
     # ── receiving ────────────────────────────────────────────────────────────────────────────
 
@@ -365,7 +365,7 @@ class Protocol:
 
     @property
     def messages_waiting(self) -> int:
-        """How many small messages are queued for sending."""
+        """The number of small messages that are queued for sending."""
         return self._outbox.messages
 
     @property

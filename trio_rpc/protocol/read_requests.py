@@ -1,4 +1,4 @@
-"""Which of this end's Requests the other end has read, as far as its Pongs show."""
+"""The Requests of this end that the other end has read, as far as its Pongs show."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ SIGNALS: Final = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
 
 
 class Kind(enum.Enum):
-    """How a caller uses a method."""
+    """The kind of a method: the way in which a caller uses it."""
 
     METHOD = "method"
     """One Request, one terminal message."""

@@ -99,7 +99,7 @@ class _Field:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to take apart and rebuild the instances of one exception class.
+    """The functions that take apart and rebuild the instances of one exception class.
 
     Attributes:
         cls: the class.

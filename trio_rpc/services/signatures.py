@@ -75,7 +75,7 @@ class Parameters(NamedTuple):
 
     @property
     def all(self) -> Sequence[_Parameter]:
-        """Those that have a name, each once."""
+        """The parameters that have a name, each once."""
         return list({one.name: one for one in (*self.positional, *self.named.values())}.values())
 
 

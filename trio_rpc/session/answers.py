@@ -17,7 +17,7 @@ from trio_rpc.util.time_limits import was_blocked
 __all__ = ["Answers"]
 
 SLICES: Final = 4
-"""How often to look within ``Options.unresponsive_after`` seconds."""
+"""The number of looks within ``Options.unresponsive_after`` seconds."""
 
 
 class Answers:

@@ -83,7 +83,7 @@ _PACKAGE: Final = __name__.rpartition(".")[0]
 
 
 class Stage(enum.Enum):
-    """Where a session stands.
+    """The stage of a session.
 
     Attributes:
         state: "opening", "open", "closing" or "over": the state that users see.
@@ -227,7 +227,7 @@ class Lifecycle:
         """Why the session is over; None after an orderly end."""
         self.ended_by: EndedBy = "us"
         self.detail: EndDetail | None = None
-        """How the other end has ended the channel, if the transport tells that."""
+        """The transport's detail about the other end's end of the channel, if it has one."""
         self._closing_reason = ""
         """Why this end closes, in the words of its program; "" if it gave no reason."""
         self._last_text = "it was closed before it was open"

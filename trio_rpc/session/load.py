@@ -12,7 +12,7 @@ or one handler. Between two turns all sessions read. So while a server is overlo
 waits: a Cancel is seen before the work that it cancels begins, and a call that cannot be answered
 in time is refused at once, and not after it has waited.
 
-**Who is refused.** A call with a deadline waits for at most half of the time that it has left. The
+**Refused calls.** A call with a deadline waits for at most half of the time that it has left. The
 server measures the time between the beginnings of two queued calls. A new call gets its turn after
 as many of those as there are queued calls before it, in all sessions; or in its own, times the
 number of sessions that wait for turns, if that is less. If the result is more than half of its
@@ -67,7 +67,7 @@ class Load:
         """The average time between the beginnings of two queued calls."""
         self._last_began: float | None = None
         self._waited = 0.0
-        """How long the last queued call that began has waited, in seconds."""
+        """The seconds that the last queued call that began has waited."""
 
     @property
     def retry_after(self) -> float:

@@ -236,7 +236,7 @@ class _Silence:
         self._heard: object = None
         self._unanswered = 0
         self.listened = 0
-        """How often this program has looked again; reset if it was blocked."""
+        """The number of looks at an overdue peer; reset if this program was blocked."""
         self._sent = 0
         self._taken: object = None
         self._stuck = 0

@@ -25,7 +25,7 @@ MAX_DELAYED = 64
 
 
 class Failure(enum.Enum):
-    """How a direction fails after a number of bytes."""
+    """The kind of failure of a direction after a number of bytes."""
 
     CUT = "cut"
     """Both ends see the end of the stream, as when a process dies."""

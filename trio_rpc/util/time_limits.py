@@ -22,10 +22,10 @@ __all__ = [
 ]
 
 PUNCTUAL: Final = 0.1
-"""How late a program may notice the end of an interval without counting as blocked: a fraction."""
+"""A program that notices the end of an interval later than this fraction of it was blocked."""
 
 LISTENING: Final = 10
-"""How often to look for an answer in the last tenth of the time after which a peer is given up."""
+"""The looks for an answer in the last tenth of the time after which a peer is given up."""
 
 
 def was_blocked(deadline: float, interval: float) -> bool:

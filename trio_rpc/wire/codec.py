@@ -111,7 +111,7 @@ class Codec:
         self._small = min(SMALL, limits.max_nodes // 2)
         self._reader = Reader(None, self._registry, limits)
         self._refused = 0
-        """How many lone messages are not read in one pass, since one could not be."""
+        """The number of lone messages that are not read in one pass, since one could not be."""
         self._refused_many = 0
         """The same of packets with several messages."""
         self._most_at_once = min(MOST, limits.max_nodes) if limits.max_depth >= DEPTH else 0

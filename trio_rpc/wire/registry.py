@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Registration(NamedTuple):
-    """How a user's class is encoded and decoded."""
+    """A user's class, with the functions that encode and decode its instances."""
 
     tag: int
     cls: type

@@ -45,7 +45,7 @@ async def publish(text: str) -> None:
 
 
 async def page(port: int, seen: list[str], *, task_status: trio.TaskStatus[None]) -> None:
-    """Do in Python what a page does."""
+    """Do the same in Python as a page."""
     with trio.CancelScope() as scope:
 
         async def on_news(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Faults of sessions over NATS: lost messages, credit, liveness, and what strangers send."""
+"""Faults of sessions over NATS: lost messages, credit, liveness, and input from strangers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAULTS = (
         CHANNEL,
     ),
     fault(
-        "a copy of a data message is taken in again",
+        "a copy of a data message is accepted again",
         "nats/core.py",
         "if seq == self._received:",
         "if seq <= self._received:",

@@ -1,4 +1,4 @@
-"""Faults of what operators see: OpenTelemetry and health."""
+"""Faults of the operators' tools: OpenTelemetry and health."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
 
     @property
     def heard(self) -> int:
-        """How many times data has arrived: a sign of life, even inside a packet."""
+        """The number of times that data arrived: a sign of life, even inside a packet."""
         return self._box.heard
 
     @property

@@ -31,7 +31,7 @@ Receive: TypeAlias = Callable[[], Awaitable[str | None]]
 
 
 class End(enum.Enum):
-    """How a connection ended, with the code and the reason for the WebSocket's Close frame."""
+    """The kind of a connection's end, with code and reason for the WebSocket's Close frame."""
 
     GONE = 1000, "goodbye"
     """The client has disconnected."""

@@ -30,7 +30,7 @@ __all__ = ["CallbackForm", "Forms"]
 
 
 class Forms:
-    """How the arguments, the result and the callbacks of one method are read and written.
+    """Reads and writes the arguments, the result and the callbacks of one method.
 
     Raises:
         TypeError: a browser could never pass one of the method's parameters, or one of its
@@ -90,7 +90,7 @@ _PLAIN = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class CallbackForm:
-    """How the arguments of one callback are written.
+    """Writes the arguments of one callback.
 
     Args:
         name: the name of the callback.

@@ -168,7 +168,7 @@ class GatewayState:
         return self.nursery is not None and not self.is_draining
 
     def complain(self, of: str) -> None:
-        """Log a mistake in how the gateway is hosted. Log it once, because requests repeat it."""
+        """Log a mistake in the hosting of the gateway. Log it once, because requests repeat it."""
         if of not in self._complaints:
             self._complaints.add(of)
             logger.error(of)

@@ -37,7 +37,7 @@ from trio_rpc.util.one_exception import one_exception
 __all__ = ["Carrier"]
 
 ATTEMPTS: Final = 3
-"""How often a request is carried, if the session with its home is lost meanwhile."""
+"""The most attempts to carry a request, if the session with its home is lost meanwhile."""
 
 GONE: Final = 410
 

@@ -74,7 +74,7 @@ def link_limits(limits: GatewayLimits) -> Limits:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where this instance is reached, and where the others are.
+    """The addresses of this instance and of the others.
 
     Attributes:
         listen: the URL to serve the other instances at; None if the user serves them.
