@@ -195,7 +195,7 @@ async def test_of_several_traces_only_those_that_ask_for_payloads_get_them(no_ti
 
 
 async def test_a_trace_may_write_to_the_session_while_an_answer_is_queued(no_time):
-    """It cancels a call of this end, which sends a Cancel, and all messages that are queued before it."""
+    """It cancels a call of this end. A Cancel and all messages queued before it are sent."""
     scope = trio.CancelScope()
 
     def cancel(event):

@@ -186,7 +186,9 @@ def serve(
         raise Usage("--grace must be a number of seconds, 0 or more")
     if reload:
         if until_stdin_closes:
-            raise Usage("--reload has the standard input of its server: it cannot be watched")
+            raise Usage(
+                "--until-stdin-closes cannot be used with --reload, which uses standard input"
+            )
         code: int = trio_run(
             serve_again_after_changes, typed_words.get(), Output(as_json=json), grace=grace
         )
@@ -398,7 +400,7 @@ def typescript(
     Args:
         services: module:object, as for serve; not a function of the session.
         gateway: For message.js, the client of a gateway. Default: for session.js.
-        module: Where the client is imported from. Default: ./message.js or ./session.js.
+        module: The module to import the client from. Default: ./message.js or ./session.js.
     """
     text = describing.typescript_text(services, gateway=gateway, module=module)
     Output(as_json=False).text(text.rstrip())

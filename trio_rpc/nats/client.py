@@ -1,6 +1,6 @@
 """The client of a NATS cluster: the seven verbs, over one connection that is made again when lost.
 
-What holds for each verb:
+The rules for each verb:
 
 1. Subscriptions last: they are made again on each new connection.
 2. A message that is published while there is no connection is not sent later. ``publish`` waits

@@ -9,7 +9,7 @@ Each NATS message has a kind, two numbers and a rest::
     X orderly end                                R reset, with a reason
 
 1. *seq* is the number of data messages (D, P) that this end has sent before, in every kind. So the
-   peer notices a gap with whatever arrives next, and asks for the missing ones by S. A number that
+   peer notices a gap with the next message, and asks for the missing ones by S. A number that
    is too low is a copy.
 2. *consumed* is the size of all data messages that the application of this end has taken. It is
    cumulative, so that a lost message costs no credit.

@@ -1,7 +1,7 @@
 """Runs a session: its tasks, the handshake, and the orderly end.
 
-Who owns which task
-===================
+The owner of each task
+======================
 
 The block that opened the session owns one nursery. It runs the block's body, the handlers, the
 reader, the watchman (``watch.py``), and the writer, once a packet could not be written at once. The
