@@ -28,7 +28,13 @@ TEST_SECONDS = 30
 OUT_OF_IT = shutil.ignore_patterns(
     ".git", ".venv*", "__pycache__", "*.pyc", ".*_cache", ".hypothesis", "node_modules", "dist"
 )
-PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=short", "--timeout")
+PYTEST = ("-x", "-v", "-p", "no:cacheprovider", "--no-header", "--tb=short", "--timeout")
+
+FAILURE = re.compile(
+    r"^(?:(?:FAILED|ERROR) tests/(\S+)|tests/(.+?) (?:FAILED|ERROR)\b)", re.MULTILINE
+)
+"""The line of a test that failed, from the summary or from its own report: a test that hangs may
+leave pytest unable to print the summary."""
 
 
 class TestsFailError(Exception):
@@ -124,9 +130,9 @@ async def _try(one: Fault, tree: Path, seconds: float) -> Outcome:
     if code is None:
         kind = "noticed" if one.hangs else "hung"
         return Outcome(one, kind, "the time limit" if one.hangs else "", took, _tail(output))
-    found = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", output, re.MULTILINE)
+    found = FAILURE.search(output)
     if code == 1 and found:
-        return Outcome(one, "noticed", found[1], took)
+        return Outcome(one, "noticed", found[1] or found[2], took)
     return Outcome(one, "broken", "", took, _tail(output))
 
 
