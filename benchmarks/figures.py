@@ -333,6 +333,22 @@ FIGURES = (
         at_least=0.7,
     ),
     Figure(
+        text="one call over NATS: p50 against TCP",
+        part="one",
+        adapter="trio_rpc-nats",
+        metric="p50",
+        against="trio_rpc",
+        at_most=3.0,
+    ),
+    Figure(
+        text="64 in flight over NATS: CPU time of both ends against TCP",
+        part="transports",
+        adapter="trio_rpc-nats",
+        metric="cpu",
+        against="trio_rpc-tcp",
+        at_most=1.25,
+    ),
+    Figure(
         text="gateway: POST, callback and end, p50 in ms",
         part="web",
         adapter="trio_rpc-web",

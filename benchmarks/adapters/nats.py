@@ -77,7 +77,7 @@ ADAPTERS = (
     trio_adapter(
         "trio_rpc-nats",
         "trio_rpc over NATS",
-        "transports",
+        "one transports",
         serve=_serve,
         open_client=_open_client,
     ),
