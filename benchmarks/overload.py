@@ -74,7 +74,7 @@ async def _serve(
 
 
 class Load:
-    """Calls that begin at a rate, and how they ended."""
+    """Calls that begin at a rate, and their outcomes."""
 
     def __init__(self, sessions: list[trio_rpc.Session], method: str) -> None:
         self._sessions = sessions
@@ -84,7 +84,7 @@ class Load:
         self.answered_at: list[tuple[float, float]] = []
 
     async def call(self, session: trio_rpc.Session) -> None:
-        """Make one call, and note how it ended."""
+        """Make one call, and note its outcome."""
         began, outcome = trio.current_time(), "late"
         with trio.move_on_after(PATIENCE):
             try:

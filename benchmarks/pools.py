@@ -1,4 +1,4 @@
-"""Measure a pool: its cost beside a bare session, how it shares load, and worker processes.
+"""Measure a pool: its cost beside a bare session, its sharing of load, and worker processes.
 
     python -m benchmarks.pools [--rounds N]
 

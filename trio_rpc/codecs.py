@@ -1,4 +1,4 @@
-"""Codecs: how the values of a session become bytes; see ``Options.codec``.
+"""Codecs convert the values of a session to bytes and back; see ``Options.codec``.
 
 MessagePack is the default, and the fastest. :class:`JsonCodec` is for traffic that people read, and
 an example of a codec of your own (:class:`Codec`).

@@ -1,4 +1,4 @@
-"""Channels to other threads: conformance, and how the function in the thread can end."""
+"""Channels to other threads: conformance, and the ends of the function in the thread."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_the_function_gets_a_copy_of_the_context():
     assert (seen, variable.get()) == (["ours"], "ours")
 
 
-# ── how it ends ──────────────────────────────────────────────────────────────────────────────
+# ── its end ──────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_function_that_returns_ends_the_channel():

@@ -198,7 +198,7 @@ async def until_listening(place: Path) -> None:
     """Wait for a server that can print nothing.
 
     Its file appears when it binds the socket, a moment before it listens, so only a connection
-    that was accepted tells that it is there.
+    that was accepted shows that it listens.
     """
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Instances of a service in memory, which drain, break, freeze and come back, for tests of pools."""
+"""Instances of a service in memory, which drain, break, freeze and reconnect, for tests of pools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The instances of a pool: how they appear, drain, break, refuse, vanish and come back."""
+"""The instances of a pool appear, drain, break, refuse, vanish and reconnect."""
 
 from __future__ import annotations
 

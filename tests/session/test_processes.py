@@ -1,4 +1,4 @@
-"""Sessions with real child processes: calls in both directions, and how the processes end.
+"""Sessions with real child processes: calls in both directions, and the ends of the processes.
 
 The tests run in real time, because the processes do, but none relies on speed.
 """

@@ -32,7 +32,7 @@ class Ledger:
 
         Args:
             label: the number of the call.
-            what: what happened, in one word.
+            what: the event, in one word.
             where: for people: the method, or the lane and the method.
         """
         os.write(self._file, f"{label} {what} {time.monotonic_ns()} {where}\n".encode())

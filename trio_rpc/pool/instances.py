@@ -1,4 +1,4 @@
-"""The instances of a pool: how users name them, and how a pool shows them."""
+"""The instances of a pool: their names in arguments, and their status."""
 
 from __future__ import annotations
 

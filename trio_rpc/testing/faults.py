@@ -48,7 +48,7 @@ class Faults:
         max_slice: bytes that arrive at once at most; 1 for single bytes.
         corrupt: the index, from 0, of the byte that arrives with one of its bits flipped.
         fail_after: bytes that get through before the direction fails; None for no failure.
-        failure: how it fails then.
+        failure: the kind of failure that follows.
     """
 
     latency: float = 0.0

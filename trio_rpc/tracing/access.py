@@ -29,7 +29,7 @@ class AccessLog:
     """A trace that logs each call and notification of the other end, as one line.
 
     The lines go to the logger ``trio_rpc.access`` at the level INFO. They have the other end's
-    name, the method, how the call ended, the fate of its handler, the time from its arrival to its
+    name, the method, the outcome, the fate of the handler, the time from the call's arrival to its
     answer, and the sizes of both messages. They have no arguments, results or texts of errors.
     Nothing limits their number.
 

@@ -1,4 +1,4 @@
-"""Checks of the types of arguments, so that a mistake is told where it is made."""
+"""Checks of the types of arguments, so that a mistake raises where it is made."""
 
 from __future__ import annotations
 

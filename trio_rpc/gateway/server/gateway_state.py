@@ -62,7 +62,7 @@ class GatewayState:
     Attributes:
         limits: the limits.
         table: the methods by their full names.
-        forms: how the values of each method that can be called are read and written.
+        forms: they read and write the values of each method that can be called.
         settings: the settings that all calls share.
         nursery: the nursery of clients and calls; None while the gateway does not run.
         is_draining: whether no new client and no new call is accepted.
