@@ -140,6 +140,61 @@ async def test_a_goodbye_of_many_lines_is_one_line_in_the_record(no_time):
         assert (await session.wait_closed()).reason.isprintable()
 
 
+class _Failing(trio.abc.Channel[bytes]):
+    """A channel whose reading end fails with a text once it is told to."""
+
+    def __init__(self, inner, text):
+        self._inner = inner
+        self._text = text
+        self.fails = trio.Event()
+
+    async def send(self, packet):
+        await self._inner.send(packet)
+
+    async def receive(self):
+        packet = None
+        async with trio.open_nursery() as nursery:
+
+            async def read():
+                nonlocal packet
+                packet = await self._inner.receive()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(read)
+            await self.fails.wait()
+            nursery.cancel_scope.cancel()
+        if packet is None:
+            raise trio.BrokenResourceError(self._text)
+        return packet
+
+    async def aclose(self):
+        await self._inner.aclose()
+
+
+async def _stay(channel):
+    with contextlib.suppress(SessionBroken):
+        async with open_session(channel):
+            await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("text", ["no\x1b[2Jroute", "\u2028", "x" * 5_000, "one\ntwo", ""])
+async def test_the_error_of_a_channel_is_one_short_line_in_errors_and_in_the_record(no_time, text):
+    ours, theirs = memory_channel_pair()
+    channel = _Failing(ours, text)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stay, theirs)
+        async with open_session(channel, on_end="keep") as session:
+            channel.fails.set()
+            record = await session.wait_closed()
+            with pytest.raises(SessionBroken) as caught:
+                await session.call("echo", 1)
+    assert record.by == "network"
+    for shown in (record.reason, str(caught.value)):
+        assert shown.isprintable()
+        assert shown.startswith("the session is over: ")
+        assert len("the session is over: ") < len(shown) <= 1_050
+
+
 async def test_a_session_that_is_closed_before_it_is_open_tells_its_reason(no_time):
     ours, theirs = memory_channel_pair()
 

@@ -73,8 +73,6 @@ from trio_rpc.wire.limits import Limits
 __all__ = ["NEXT", "Activities", "Event", "Lifecycle", "Stage", "as_cause"]
 
 T = TypeVar("T", bound=Exception)
-MAX_REASON: Final = 1200
-"""Characters of a reason: a Goodbye has 1,000, and the text that names its sender the rest."""
 
 CLOSED: Final = "it closed the session"
 """The text of a Goodbye without a reason, as the other end shows it: the other end has left: …"""
@@ -541,7 +539,7 @@ class Lifecycle:
 
     def record(self) -> SessionEnd:
         """Return who ended the session, and why."""
-        text = one_line(str(self.error(Fate.UNKNOWN)), MAX_REASON)
+        text = str(self.error(Fate.UNKNOWN))
         return SessionEnd(self.ended_by, text, self.cause, self.detail)
 
     def goodbye(self) -> tuple[str, str]:
@@ -594,4 +592,4 @@ def _anew(exc: T) -> T:
 
 
 def _one_line(exc: Exception) -> str:
-    return text_of(exc).partition("\n")[0] or type(exc).__name__
+    return one_line(text_of(exc).partition("\n")[0], 1000) or type(exc).__name__

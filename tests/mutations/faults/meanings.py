@@ -95,10 +95,10 @@ FAULTS = (
         END_RECORDS,
     ),
     fault(
-        "the reason of an end has as many lines as the other end sends",
+        "the reason of an end has as many lines as the error of its channel",
         "session/lifecycle.py",
-        "        text = one_line(str(self.error(Fate.UNKNOWN)), MAX_REASON)\n",
-        "        text = str(self.error(Fate.UNKNOWN))\n",
+        '    return one_line(text_of(exc).partition("\\n")[0], 1000) or type(exc).__name__\n',
+        "    return text_of(exc)\n",
         END_RECORDS,
     ),
     fault(
