@@ -54,12 +54,15 @@ class Gate:
 
 
 class _MemoryConnection(Connection):
-    def __init__(self, channel):
+    def __init__(self, channel, ready):
         super().__init__("a client in memory")
         self._channel = channel
+        self._ready = ready
 
     @contextlib.asynccontextmanager
     async def prepared(self):
+        if self._ready is not None:
+            await self._ready.wait()
         yield self._channel
 
     async def aclose(self):
@@ -74,10 +77,13 @@ class MemoryListener:
     def __init__(self):
         self._arrivals, self._connections = trio.open_memory_channel(1000)
 
-    def connect(self, **options):
-        """Return a client's end of a new connection to the server."""
+    def connect(self, ready=None, **options):
+        """Return a client's end of a new connection to the server.
+
+        Its own handshake, such as that of TLS, ends with ``ready``.
+        """
         ours, theirs = memory_channel_pair(**options)
-        self._arrivals.send_nowait(_MemoryConnection(theirs))
+        self._arrivals.send_nowait(_MemoryConnection(theirs, ready))
         return ours
 
     async def accept(self):
@@ -242,6 +248,21 @@ async def test_a_client_that_is_accepted_while_the_server_begins_to_drain_gets_n
         await client.step(client.protocol.hello)
         await server.drain()
         await client.expect_goodbye()
+
+
+async def test_a_client_whose_connection_is_ready_while_the_server_drains_gets_no_welcome(no_time):
+    slow, ready = Slow(), trio.Event()
+    async with open_memory_server(slow) as (server, listener):
+        first, late = Client(listener.connect()), Client(listener.connect(ready))
+        await first.step(first.protocol.hello)
+        await first.hear(m.Welcome)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.drain)  # waits for the first client
+            await wait_all_tasks_blocked()
+            ready.set()
+            await late.step(late.protocol.hello)
+            await late.expect_goodbye()
+            await first.calls_and_leaves(slow)
 
 
 async def test_a_client_that_does_not_open_its_session_has_the_grace_time(autojump_clock, caplog):
