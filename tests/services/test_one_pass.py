@@ -310,6 +310,80 @@ def test_values_of_our_own_encoder_mean_the_same_in_both_ways(signature, value, 
         check(signature, codec.encode(message), limits)
 
 
+def twice(key, value=b"\x01"):
+    """Return a map in which one key is given twice."""
+    return a_map([(text(key), value), (text(key), value)])
+
+
+def deep(levels):
+    return b"\x91" * levels + b"\x01"
+
+
+CALL, BY_NAME, IN_CONTEXT = b"\x94\x01\x05", b"\x95\x01\x05", b"\x96\x01\x05"
+NAME, NONE, NO_NAMES = text(b"f"), b"\x90", b"\x80"
+BAD_MESSAGES = {
+    "a key twice in an argument": (Any, CALL + NAME + array([twice(b"x")])),
+    "a key twice in a dataclass": (Point, CALL + NAME + array([twice(b"x")])),
+    "a key twice in a result": (Point, b"\x93\x03\x05" + twice(b"x")),
+    "a key twice in an item": (Any, b"\x93\x14\x05" + twice(b"x")),
+    "a key twice in a notification": (Any, b"\x93\x02" + NAME + array([twice(b"x")])),
+    "a name twice": (Any, BY_NAME + NAME + NONE + twice(b"value")),
+    "a key twice in a named argument": (
+        Any,
+        BY_NAME + NAME + NONE + a_map([(text(b"value"), twice(b"x"))]),
+    ),
+    "a key twice in the context": (
+        int,
+        IN_CONTEXT + NAME + array([b"\x01"]) + NO_NAMES + twice(b"deadline"),
+    ),
+    "a key twice below the context": (
+        int,
+        IN_CONTEXT + NAME + array([b"\x01"]) + NO_NAMES + a_map([(text(b"tags"), twice(b"x"))]),
+    ),
+    "an argument too deep": (Any, CALL + NAME + array([deep(4)])),
+    "a result too deep": (Any, b"\x93\x03\x05" + deep(4)),
+    "a named argument too deep": (
+        Any,
+        BY_NAME + NAME + NONE + a_map([(text(b"value"), deep(4))]),
+    ),
+    "the context too deep": (
+        list[int],
+        IN_CONTEXT
+        + NAME
+        + array([array([b"\x01"])])
+        + NO_NAMES
+        + a_map([(text(b"tags"), deep(4))]),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_MESSAGES)
+def test_what_a_message_may_not_hold_is_refused_in_both_ways(what):
+    wanted, packet = BAD_MESSAGES[what]
+    is_deep = "deep" in what
+    limits = Limits(max_depth=4) if is_deep else Limits()
+    for directly in (True, False):
+        found = arrived(signature_of_type(wanted), packet, limits, directly=directly)
+        assert ("more than 4 levels deep" if is_deep else "twice") in str(found)
+
+
+TUPLE = b"\xd4\x01\x90"
+DATE = b"\xc7\x0a\x05" + b"2026-01-02"
+
+
+@pytest.mark.parametrize(("raw", "value"), [(TUPLE, ()), (DATE, dt.date(2026, 1, 2))])
+def test_a_field_that_may_be_anything_takes_an_extension_as_the_protocol_reads_it(raw, value):
+    signature = signature_of_type(Open)
+    for directly in (True, False):
+        args, _, _ = arrived(
+            signature,
+            CALL + NAME + array([a_map([(text(b"x"), raw), (text(b"more"), b"\x80")])]),
+            Limits(),
+            directly=directly,
+        )
+        assert args == [Open(value)]
+
+
 # ── which types have a shape ─────────────────────────────────────────────────────────────────
 
 

@@ -75,7 +75,7 @@ FAULTS = (
         VALUES,
     ),
     fault(
-        "the arguments by name may be nested too deeply",
+        "the context may be nested too deeply",
         "wire/one_pass.py",
         "reader.limits.max_depth < PLAIN_DEPTH + 2 or ",
         "",
