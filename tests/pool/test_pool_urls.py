@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 import trio
 from helpers.tls import make_contexts
 
 import trio_rpc
+from trio_rpc.nats import NatsOptions, any_url
 
 KINDS = ("tcp", "tls", "unix", "ws", "wss")
 
@@ -80,3 +83,20 @@ async def test_urls_of_several_transports_are_one_pool(tmp_path):
         for _ in range(60):
             await use(pool)
         assert all(each.calls for each in pool.instances())
+
+
+async def test_the_context_of_a_pool_is_also_for_asking_nats(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def own_nats(_address, options):
+        raise Asked(options.ssl_context)
+
+    monkeypatch.setattr(any_url, "own_nats", own_nats)
+    context = ssl.create_default_context()
+    options = NatsOptions(ssl_context=ssl.create_default_context())
+    for nats in (None, options):
+        with pytest.raises(Asked) as caught:
+            async with trio_rpc.open_pool("nats://host/market", ssl_context=context, nats=nats):
+                raise AssertionError("never entered")
+        assert caught.value.args == (context,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 from trio_rpc.cli.exits import Unreachable, Usage
@@ -15,8 +16,16 @@ from trio_rpc.nats.nats_options import NatsOptions
 __all__ = ["instances"]
 
 
-async def instances(url: str, output: Output, *, wait: float) -> None:
+async def instances(
+    url: str, context: ssl.SSLContext | None, output: Output, *, wait: float
+) -> None:
     """Print the instances that serve.
+
+    Args:
+        url: ``nats://host,host/service``.
+        context: insists on TLS with the NATS servers; None for what they require.
+        output: prints the instances.
+        wait: seconds in which they answer.
 
     Raises:
         Usage: the URL is invalid.
@@ -27,7 +36,7 @@ async def instances(url: str, output: Output, *, wait: float) -> None:
     except ValueError as exc:
         raise Usage(safe(exc)) from exc
     try:
-        async with own_nats(address, NatsOptions()) as nats:
+        async with own_nats(address, NatsOptions(ssl_context=context)) as nats:
             found = await nats.find_instances(address.service, seconds=wait)
     except (OSError, RpcError) as exc:
         raise Unreachable(safe(exc)) from exc

@@ -57,9 +57,7 @@ class ChannelOpener:
     async def _open(
         self, address: NatsAddress, ssl_context: ssl.SSLContext | None, limits: Limits
     ) -> AsyncIterator[trio.abc.Channel[bytes]]:
-        options = self._options or NatsOptions()
-        if ssl_context is not None:
-            options = dataclasses.replace(options, ssl_context=ssl_context)
+        options = _with_context(self._options, ssl_context)
         async with (
             own_nats(address, options) as nats,
             nats.open_channel(
@@ -78,15 +76,18 @@ class InstancesAt:
     Args:
         url: ``nats://host,host/service``.
         options: the settings of the connection.
+        ssl_context: replaces the one of the options, as for the session with each instance.
 
     Raises:
         ValueError: the URL is bad.
     """
 
-    def __init__(self, url: str, options: NatsOptions | None) -> None:
+    def __init__(
+        self, url: str, options: NatsOptions | None, ssl_context: ssl.SSLContext | None = None
+    ) -> None:
         self._url = url
         self._address = parse_nats_url(url, needs_service=True)
-        self._options = options
+        self._options = _with_context(options, ssl_context)
         self._asking: NatsInstances | None = None
 
     def ask_again(self) -> None:
@@ -102,10 +103,15 @@ class InstancesAt:
             opener = ChannelOpener(self._url, self._options, instance=info.instance)
             return NatsInstance(f"{service}/{info.instance}", opener)
 
-        async with own_nats(self._address, self._options or NatsOptions()) as nats:
+        async with own_nats(self._address, self._options) as nats:
             self._asking = nats.instances_by(service, instance_of)
             async for instances in self._asking:
                 yield instances
+
+
+def _with_context(options: NatsOptions | None, context: ssl.SSLContext | None) -> NatsOptions:
+    chosen = options or NatsOptions()
+    return chosen if context is None else dataclasses.replace(chosen, ssl_context=context)
 
 
 @asynccontextmanager

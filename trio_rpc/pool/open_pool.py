@@ -86,7 +86,8 @@ async def open_pool(
             fate. Every ten calls that succeed allow one more, up to ten times this number.
         max_waiting: the number of calls that may wait for an instance.
         restart: how often each command is started again, and after which delays.
-        ssl_context: as in :func:`connect`, for ``tls`` and ``wss``.
+        ssl_context: as in :func:`connect`, for ``tls``, ``wss`` and ``nats``. For ``nats`` it is
+            used with each instance, and to ask for them; it replaces the one of ``nats``.
         resume: as in :func:`connect`.
         nats: as in :func:`connect`.
         **options: as in :func:`open_session`, for each session. Filters run around each attempt.

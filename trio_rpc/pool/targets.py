@@ -28,7 +28,7 @@ from trio_rpc.pool.instances import Reachable
 from trio_rpc.pool.sources import FixedSource, GivenSource, Source
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["EXEC", "Targets"]
+__all__ = ["EXEC", "Targets", "words_of"]
 
 EXEC: Final = "exec:"
 """The prefix of a command, in place of a URL, for a program that serves its parent."""
@@ -39,7 +39,7 @@ class Targets:
     """Makes instances of the arguments of :func:`trio_rpc.open_pool`.
 
     Attributes:
-        ssl_context: for ``tls`` and ``wss``, or None.
+        ssl_context: for ``tls``, ``wss`` and ``nats``, or None.
         limits: the limits of the sessions.
         resume: settings of sessions that reconnect, or None.
         restart: how often a process is started again.
@@ -68,7 +68,7 @@ class Targets:
                 name = parse_dns(each)
                 sources.append(DnsSource(name, functools.partial(self._at_address, name.url)))
             elif isinstance(each, str) and is_nats(each) and not parse_nats_url(each).instance:
-                told = InstancesAt(each, self.nats)
+                told = InstancesAt(each, self.nats, self.ssl_context)
                 sources.append(GivenSource(told, self.instances, told.ask_again))
             elif isinstance(each, str | Instance):
                 fixed.append(each)
@@ -114,7 +114,7 @@ class Targets:
         if not isinstance(given, str):
             raise TypeError(f"an instance is a URL or an Instance, not {given!r:.200}")
         if given.startswith(EXEC):
-            words = check_command(_words_of(given))
+            words = check_command(words_of(given))
             return Reachable(
                 given, lambda limits: open_process_channel(words, limits=limits), self.restart
             )
@@ -143,7 +143,8 @@ class Targets:
         return open_with
 
 
-def _words_of(given: str) -> list[str]:
+def words_of(given: str) -> list[str]:
+    """Split the command of an ``exec:`` URL into words. Raises ValueError."""
     try:
         return shlex.split(given.removeprefix(EXEC))
     except ValueError as exc:
