@@ -454,7 +454,7 @@ async def test_a_child_process_that_does_not_start_is_an_error(url, code, compla
 async def test_a_certificate_for_a_child_process_is_refused(tmp_path):
     certificate = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(certificate)
-    with pytest.raises(Usage, match="has no certificate"):
+    with pytest.raises(Usage, match="is not encrypted"):
         await calling.describe(
             Target(url="exec:true", connection=Connection(ca=certificate)), Output(as_json=False)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_rpc.cli.app import commands_taking_url
+from trio_rpc.cli.app import commands_taking_url, switches
 from trio_rpc.cli.defaults import words_of
 from trio_rpc.cli.exits import Usage
 
@@ -40,7 +40,7 @@ def write(folder, text):
 
 
 def words(*arguments):
-    return words_of(arguments, taking_url=TAKING_URL)
+    return words_of(arguments, taking_url=TAKING_URL, switches={"--json"})
 
 
 def test_a_url_that_is_given_wins(folder, monkeypatch):
@@ -71,8 +71,32 @@ def test_other_commands_and_help_take_nothing(folder):
     assert words() == []
 
 
-def test_without_a_url_anywhere_the_words_stay():
-    assert words("call", "m") == ["call", "m"]
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [((), "ping requires a URL: give one"), (("m",), "'m' is not a URL: give one")],
+)
+def test_without_a_url_anywhere_one_line_says_where_to_give_it(given, text):
+    with pytest.raises(Usage, match=text):
+        words("ping", *given)
+
+
+@pytest.mark.parametrize("url", ["tcp://given:1", "unix:app.sock"])
+def test_a_url_that_is_given_after_options_wins(url, monkeypatch):
+    monkeypatch.setenv("TRIO_RPC_URL", "tcp://env:1")
+    for options in (["--json"], ["--timeout", "5"], ["--timeout=5", "-n", "3"], ["--"]):
+        assert words("call", *options, url, "m") == ["call", *options, url, "m"]
+
+
+def test_the_url_of_another_instance_is_not_the_first(monkeypatch):
+    monkeypatch.setenv("TRIO_RPC_URL", "tcp://env:1")
+    given = ["--also", "tcp://b:1", "m"]
+    assert words("call", *given) == ["call", "tcp://env:1", *given]
+    assert words("ping", "--also", "tcp://b:1") == ["ping", "tcp://env:1", *given[:2]]
+
+
+def test_switches_are_the_options_without_a_value():
+    assert {"--json", "--insecure", "--trace", "--watch", "--once"} <= switches()
+    assert not {"--count", "-n", "--also", "--cert", "--metadata"} & switches()
 
 
 @pytest.mark.parametrize(
@@ -83,6 +107,7 @@ def test_without_a_url_anywhere_the_words_stay():
         ("[tool.trio-rpc]\nurl = 1", "url must be text"),
         ("[tool.trio-rpc]\ncredentials = 'x'", "has the key credentials"),
         ("[tool", "cannot be read"),
+        ("tool = 1", "tool must be a table"),
     ],
 )
 def test_a_bad_table_is_a_usage_error(folder, table, text):

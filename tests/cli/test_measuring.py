@@ -202,11 +202,27 @@ def test_arguments_come_from_a_file_or_from_standard_input(tmp_path, monkeypatch
     assert parse_arguments("@-") == ([1, 2], {})
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("BTC", r"column 1 of BTC: did you mean '\[\"BTC\"\]'\?"),
+        ("3", r"did you mean '\[3\]'\?"),
+        ("", "must be JSON, a list or an object, not empty"),
+        ("[BTC]", "column 2 of .BTC.$"),
+    ],
+)
+def test_arguments_that_are_not_json_get_a_hint(text, said):
+    with pytest.raises(Usage, match=said):
+        parse_arguments(text)
+
+
 def test_a_file_that_has_no_arguments_is_a_usage_error(tmp_path):
     with pytest.raises(Usage, match="No such file"):
         parse_arguments(f"@{tmp_path}/nothing")
     with pytest.raises(Usage, match="directory"):
         parse_arguments(f"@{tmp_path}")
+    with pytest.raises(Usage, match="@ requires the name of a file"):
+        parse_arguments("@")
     path = tmp_path / "bad"
     path.write_bytes(b"\xff")
     with pytest.raises(Usage, match="not UTF-8"):

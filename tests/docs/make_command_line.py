@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from pathlib import Path
 
 from trio_rpc.cli.app import app
@@ -23,6 +22,8 @@ INTRODUCTION = """\
 In a clone, `pip install '.[cli]'` adds the command `trio-rpc`. `python -m trio_rpc` is the same.
 Errors are one line on standard error. Control characters in texts from the peer are escaped.
 """
+
+NO_DEFAULTS = (None, False, inspect.Parameter.empty)
 
 MEANINGS = {
     Exit.OK: "done",
@@ -82,7 +83,7 @@ def row(argument):
         meaning += f" Also from the environment variable {parameter.env_var[0]}."
     if info.required:
         meaning += " Required."
-    elif info.default not in (None, False, math.inf):
+    elif parameter.show_default is not False and info.default not in NO_DEFAULTS:
         meaning += f" Default: {info.default}."
     return f"| `{argument.name}` | {meaning} |"
 

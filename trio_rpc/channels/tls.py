@@ -19,6 +19,7 @@ __all__ = [
     "client_context",
     "explain_broken",
     "is_shaking_hands",
+    "plain_reason",
     "shake_hands",
     "wrap_client",
     "wrap_server",
@@ -98,18 +99,19 @@ def explain_broken(
 
 def _reason(exc: trio.BrokenResourceError) -> str:
     cause = exc.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {cause.verify_message}"
-    if isinstance(cause, ssl.SSLEOFError):
-        return "the peer left without closing TLS"
     if isinstance(cause, ssl.SSLError):
-        return _plain(cause)
+        return plain_reason(cause)
     if isinstance(cause, OSError):
         return cause.strerror or str(cause)
     return str(exc) or "the peer has left"
 
 
-def _plain(error: ssl.SSLError) -> str:
+def plain_reason(error: ssl.SSLError) -> str:
+    """Return the reason of an error of TLS without the numbers of OpenSSL."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLEOFError):
+        return "the peer left without closing TLS"
     reason = (error.reason or str(error)).replace("_", " ").lower()
     if reason in ("wrong version number", "http request", "record layer failure"):
         return f"{reason}: the peer does not speak TLS"

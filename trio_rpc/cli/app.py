@@ -24,11 +24,11 @@ from trio_rpc.cli.exits import CommandError, Exit, Usage
 from trio_rpc.cli.listening import ServeOptions
 from trio_rpc.cli.listing import instances as list_instances
 from trio_rpc.cli.output import Output, complain
-from trio_rpc.cli.parameters import DEFAULT_CONNECTION, Json, Metadata, Switch
+from trio_rpc.cli.parameters import DEFAULT_CONNECTION, WHOLE, Json, Metadata, Patience, Switch
 from trio_rpc.cli.reloading import serve_again_after_changes
 from trio_rpc.cli.running import trio_run, typed_words
 from trio_rpc.cli.statistics import Latencies
-from trio_rpc.cli.streams import complaining, writing
+from trio_rpc.cli.streams import complaining, without_log, writing
 from trio_rpc.cli.target import load_services
 from trio_rpc.cli.terminal import safe
 from trio_rpc.cli.top import top
@@ -59,7 +59,8 @@ def run(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack characters: "…"
     as_json = any(_asks_for_json(each) for each in arguments)
     try:
-        return _run(arguments)
+        with without_log():
+            return _run(arguments)
     except CommandError as exc:
         complain(exc, as_json=as_json)
         return exc.code
@@ -77,7 +78,7 @@ def _asks_for_json(argument: str) -> bool:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    words = words_of(arguments, taking_url=commands_taking_url())
+    words = words_of(arguments, taking_url=commands_taking_url(), switches=switches())
     typed_words.set(words)
     try:
         command, bound, _ = app.parse_args(
@@ -105,6 +106,18 @@ def commands_taking_url() -> set[str]:
         name
         for name, function in functions.items()
         if function is not None and "url" in signature(function).parameters
+    }
+
+
+def switches() -> set[str]:
+    """Return the options of all commands that have no value."""
+    return {
+        name
+        for command in app
+        if not command.startswith("-")
+        for argument in app[command].assemble_argument_collection()
+        if argument.hint is bool
+        for name in argument.names
     }
 
 
@@ -224,7 +237,7 @@ def call(
     arguments: str = "[]",
     /,
     *,
-    timeout: float = math.inf,
+    timeout: Patience = math.inf,
     callback: Annotated[list[str] | None, Parameter(name="--callback", negative="")] = None,
     metadata: Metadata = None,
     connection: Connection = DEFAULT_CONNECTION,
@@ -244,7 +257,7 @@ def call(
         method: service.method, or a method of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
             from a file, and - from standard input.
-        timeout: Cancel the call after this many seconds, at both ends.
+        timeout: Cancel the call after this many seconds, at both ends. Default: no bound.
         callback: A parameter that takes a function. Its arguments are printed; numbers from 0 to 1
             move a bar. May be repeated.
         metadata: Metadata of the call, as NAME=VALUE. May be repeated.
@@ -274,8 +287,8 @@ def stream(
     arguments: str = "[]",
     /,
     *,
-    count: float = math.inf,
-    timeout: float = math.inf,
+    count: Annotated[int | None, WHOLE] = None,
+    timeout: Patience = math.inf,
     metadata: Metadata = None,
     connection: Connection = DEFAULT_CONNECTION,
     trace: Switch = False,
@@ -290,18 +303,20 @@ def stream(
         method: service.method, or a stream of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
             from a file, and - from standard input.
-        count: Leave after this many items, which closes the generator at the other end.
-        timeout: Leave after this many seconds.
+        count: Leave after this many items, which closes the generator at the other end. Default:
+            all items.
+        timeout: Leave after this many seconds. Default: no bound.
         metadata: Metadata of the call, as NAME=VALUE. May be repeated.
         connection: How to connect.
         trace: Print each step of the call on standard error.
         json: Print each item on one line, in ASCII; an error as one JSON object on standard error.
     """
-    if not (timeout > 0 and count > 0):
+    most = math.inf if count is None else count
+    if not (timeout > 0 and most > 0):
         raise Usage("--timeout and --count must be more than 0")
     target = _target(url, connection, metadata, trace=trace)
     output = Output(as_json=json)
-    trio_run(calling.stream, target, method, arguments, output, count=count, patience=timeout)
+    trio_run(calling.stream, target, method, arguments, output, count=most, patience=timeout)
 
 
 @app.command(help_epilogue=epilogue("notify"))
@@ -358,7 +373,7 @@ def health(
     url: str,
     /,
     *,
-    service: str = "",
+    service: Annotated[str, Parameter(show_default=False)] = "",
     named: str = "health",
     timeout: float = 5.0,
     connection: Connection = DEFAULT_CONNECTION,
@@ -424,7 +439,7 @@ def ping(
     url: str,
     /,
     *,
-    count: int = 4,
+    count: Annotated[int, WHOLE] = 4,
     interval: float = 0.5,
     connection: Connection = DEFAULT_CONNECTION,
     json: Json = False,
@@ -461,9 +476,9 @@ def bench(
     arguments: str = "[]",
     /,
     *,
-    callers: Annotated[int, Parameter(name=("--callers", "-c"))] = 1,
-    count: Annotated[float, Parameter(name=("--count", "-n"))] = math.inf,
-    duration: float = math.inf,
+    callers: Annotated[int, Parameter(name=("--callers", "-c")), WHOLE] = 1,
+    count: Annotated[int | None, Parameter(name=("--count", "-n")), WHOLE] = None,
+    duration: Patience = math.inf,
     plot: Path | None = None,
     metadata: Metadata = None,
     connection: Connection = DEFAULT_CONNECTION,
@@ -491,15 +506,16 @@ def bench(
     """
     if callers < 1:
         raise Usage("--callers must be at least 1")
-    if not (count >= 1 and duration > 0):
+    most = math.inf if count is None else count
+    if not (most >= 1 and duration > 0):
         raise Usage("--count must be at least 1, and --duration more than 0 seconds")
-    if math.isinf(count) and math.isinf(duration):
+    if math.isinf(most) and math.isinf(duration):
         duration = DEFAULT_DURATION
     if plot is not None:
         benching.check_plot(plot)
     args, kwargs = parse_arguments(arguments)
     run = benching.Bench(
-        _target(url, connection, metadata), method, args, kwargs, callers, count, duration
+        _target(url, connection, metadata), method, args, kwargs, callers, most, duration
     )
     output = Output(as_json=json)
     try:
@@ -541,7 +557,8 @@ def instances(
     if is_nats(url):
         if watch or more or connection.also:
             raise Usage("with nats://, neither --watch nor other URLs can be used")
-        trio_run(behind_nats.instances, url, Output(as_json=json), wait=wait)
+        context = connection.context()
+        trio_run(behind_nats.instances, url, context, Output(as_json=json), wait=wait)
         return
     connection = dataclasses.replace(connection, also=[*connection.also, *more])
     target = Target(url=url, connection=connection)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import trio
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from trio_rpc.cli.connecting import parse_json
-from trio_rpc.cli.exits import Usage
+from trio_rpc.cli.exits import OutputFailed, Usage
 from trio_rpc.cli.output import Output
 from trio_rpc.cli.terminal import safe, script_json
 
@@ -33,7 +36,14 @@ def parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
         text, what = _standard_input(), "standard input"
     elif text.startswith(FILE):
         text, what = _file(text.removeprefix(FILE)), safe(text.removeprefix(FILE), 100)
-    arguments = parse_json(text, what)
+    if not text.strip():
+        raise Usage(f"{what} must be JSON, a list or an object, not empty")
+    try:
+        arguments = parse_json(text, what)
+    except Usage as exc:
+        if text[0] in '[{"' or text.lstrip() != text:
+            raise
+        raise Usage(f"{exc}: did you mean '[{safe(json.dumps(text), 60)}]'?") from exc
     if isinstance(arguments, list):
         return arguments, {}
     if isinstance(arguments, dict):
@@ -52,6 +62,8 @@ def _standard_input() -> str:
 
 
 def _file(name: str) -> str:
+    if not name:
+        raise Usage("@ requires the name of a file with the arguments, such as @arguments.json")
     try:
         return Path(name).read_text("utf-8")
     except OSError as exc:
@@ -74,6 +86,8 @@ class Callbacks:
         self._names = names
         self._output = output
         self._bars: dict[str, TaskID] = {}
+        self._scope = trio.CancelScope()
+        self._failure: OutputFailed | None = None
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -82,11 +96,13 @@ class Callbacks:
             disable=not output.is_terminal,
         )
 
-    def __enter__(self) -> None:
-        self._progress.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the bars in this block. If output fails, cancel the block, and raise OutputFailed."""
+        with self._scope, self._progress:
+            yield
+        if self._failure is not None:
+            raise self._failure
 
     def added_to(self, named: dict[str, Any]) -> dict[str, Any]:
         """Return the named arguments of a call with the functions. Raises Usage."""
@@ -97,7 +113,11 @@ class Callbacks:
 
     def _function(self, name: str) -> Any:
         async def print_arguments(*args: Any, **kwargs: Any) -> None:
-            self._print(name, args, kwargs)
+            try:
+                self._print(name, args, kwargs)
+            except OutputFailed as exc:  # an error of this command, not one for the handler
+                self._failure = exc
+                self._scope.cancel(reason="standard output cannot be written")
 
         return print_arguments
 

@@ -16,11 +16,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from trio_rpc.cli.calling import failing_as_one_line
 from trio_rpc.cli.connecting import Target, connected
-from trio_rpc.cli.exits import CallFailed, Usage, describe_error
+from trio_rpc.cli.exits import CallFailed, CommandError, Usage, describe_error
 from trio_rpc.cli.output import Output
 from trio_rpc.cli.statistics import Latencies
 from trio_rpc.cli.terminal import plural, safe
-from trio_rpc.cli.through_gateway import GatewayCalls
+from trio_rpc.cli.through_gateway import GatewayCalls, check_call
 from trio_rpc.errors import (
     EncodeError,
     InvalidArguments,
@@ -78,6 +78,7 @@ class Bench:
 
     async def run(self, output: Output) -> None:
         """Make the calls, with a bar on standard error if that is a terminal."""
+        check_call(self.target.url, self.method, self.args)
         async with connected(self.target) as session:
             started = trio.current_time()
             try:
@@ -103,6 +104,8 @@ class Bench:
             except IN_VAIN:
                 with failing_as_one_line(self.method):
                     raise
+            except CommandError:
+                raise  # the gateway cannot be reached any more
             except Exception as exc:  # noqa: BLE001 - whatever the handler raised is counted
                 self._count_error(exc)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from rich.text import Text
 from trio_rpc.cli.arguments import Callbacks, parse_arguments
 from trio_rpc.cli.connecting import Target, connected, single
 from trio_rpc.cli.exits import (
+    GRACE,
     CallFailed,
     CommandError,
     Unreachable,
@@ -23,6 +25,7 @@ from trio_rpc.cli.exits import (
 from trio_rpc.cli.output import Output
 from trio_rpc.cli.statistics import Latencies
 from trio_rpc.cli.terminal import plural, pretty_json, safe, script_json
+from trio_rpc.cli.through_gateway import check_call
 from trio_rpc.errors import (
     EncodeError,
     Fate,
@@ -94,8 +97,10 @@ async def call(
     printed = Callbacks(callbacks, output)
     args, kwargs = parse_arguments(arguments)
     named = printed.added_to(kwargs)
+    check_call(target.url, method, args)
     async with connected(target) as session:
-        with failing_as_one_line(method), printed, trio.fail_after(patience):
+        deadline = trio.current_time() + patience
+        with failing_as_one_line(method, deadline), printed.shown(), trio.fail_at(deadline):
             # Not session.call(), whose own keyword arguments could clash with the method's.
             result = await RemoteMethod(session, method)(*args, **named)
     _print_value(result, output)
@@ -110,6 +115,7 @@ async def notify(target: Target, method: str, arguments: str) -> None:
         arguments: as for :func:`call`.
     """
     args, kwargs = parse_arguments(arguments)
+    check_call(target.url, method, args)
     async with connected(target) as session:
         with failing_as_one_line(method):
             await RemoteMethod(session, method, Kind.NOTIFICATION)(*args, **kwargs)
@@ -129,6 +135,7 @@ async def stream(
         patience: seconds after which to leave, which is not an error; ``inf`` for never.
     """
     args, kwargs = parse_arguments(arguments)
+    check_call(target.url, method, args, Kind.STREAM)
     printed = 0
     async with connected(target) as session:
         with failing_as_one_line(method), trio.move_on_after(patience):
@@ -156,19 +163,27 @@ def _print_value(value: Any, output: Output) -> None:
 
 
 @contextlib.contextmanager
-def failing_as_one_line(method: str) -> Iterator[None]:
-    """Turn an error of a call into an exit code and one line of text."""
+def failing_as_one_line(method: str, deadline: float = math.inf) -> Iterator[None]:
+    """Turn an error of a call into an exit code and one line of text.
+
+    Args:
+        method: the name of the method.
+        deadline: the time at which the call is cancelled, on Trio's clock.
+    """
     try:
         yield
     except CommandError:
         raise  # output has failed, and the error says so
     except EncodeError as exc:
-        raise Usage(f"the arguments cannot be sent: {safe(exc)}") from exc
+        reason = safe(exc).removeprefix("cannot be sent: ")
+        raise Usage(f"the arguments cannot be sent: {reason}") from exc
     except trio.TooSlowError as exc:
-        raise CallFailed(
-            f"{safe(method, 100)}: no result in time; the call was cancelled, its handler ended",
-            {"type": "TooSlowError"},
-        ) from exc
+        text = f"{safe(method, 100)}: no result in time; the call was cancelled"
+        if trio.current_time() - deadline < GRACE:
+            text += ", its handler ended"
+        else:
+            text += f", but its handler did not end within {GRACE:g} s: it may still run"
+        raise CallFailed(text, {"type": "TooSlowError"}) from exc
     except (SessionClosed, SessionBroken) as exc:
         text = f"{safe(method, 100)}: {safe(exc)}{_FATES.get(exc.fate, '')}"
         raise Unreachable(text, describe_error(exc)) from exc

@@ -5,29 +5,30 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import shlex
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from trio_rpc.cli.exits import Unreachable, Usage
+from trio_rpc.cli.exits import GRACE, Unreachable, Usage, describe_error
 from trio_rpc.cli.terminal import safe
 from trio_rpc.cli.through_gateway import GatewayCalls, is_web, through_gateway
 from trio_rpc.client import connect
-from trio_rpc.errors import RpcError
+from trio_rpc.errors import RpcError, SessionBroken
 from trio_rpc.pool.dns import DNS
 from trio_rpc.pool.open_pool import open_pool
 from trio_rpc.pool.pool import Pool
-from trio_rpc.pool.targets import EXEC
+from trio_rpc.pool.targets import EXEC, words_of
 from trio_rpc.process import open_process
 from trio_rpc.session.calls.context import metadata
 from trio_rpc.session.session import Session
 from trio_rpc.tracing import print_trace
 from trio_rpc.util.exact_json import exact_float, no_constant, unique_keys
+from trio_rpc.wire.limits import Limits
 
 __all__ = [
     "Connection",
@@ -36,13 +37,27 @@ __all__ = [
     "parse_json",
     "parse_metadata",
     "pooled",
+    "reading_pem",
     "single",
 ]
 
 T = TypeVar("T")
 
+PLAIN = (EXEC, "tcp:", "unix:", "ws:")
+"""How URLs without TLS begin."""
+
+PEM_REASONS = {
+    "PEM lib": "the file has no certificate with its private key in PEM form (--key names the key's)",
+    "NO_CERTIFICATE": "the file has no certificate in PEM form",
+    "KEY_VALUES_MISMATCH": "the private key belongs to another certificate",
+}
+"""What parts of OpenSSL's texts mean."""
+
 PATIENCE = 10.0
 """Seconds to wait for the first of several instances."""
+
+LIMITS = Limits(cancel_grace=GRACE)
+"""The limits of each session: Ctrl-C must also end a command whose server is frozen."""
 
 
 @Parameter(name="*")
@@ -97,6 +112,7 @@ class Connection:
         Parameter(
             name="--header",
             negative="",
+            show_default=False,
             help="For http and https: a header of each request, as 'NAME: VALUE'. May be repeated.",
         ),
     ] = ()
@@ -105,6 +121,7 @@ class Connection:
         Parameter(
             name="--also",
             negative="",
+            show_default=False,
             help="URL of another instance of the server, to share the calls. May be repeated.",
         ),
     ] = ()
@@ -121,13 +138,13 @@ class Connection:
         context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.server_name = self.server_name
-        with _reading(f"--ca {self.ca}"):
+        with reading_pem(f"--ca {self.ca}"):
             if self.ca is not None:
                 context.load_verify_locations(self.ca)
             else:
                 context.load_default_certs()
         if self.cert is not None:
-            with _reading(f"--cert {self.cert}"):
+            with reading_pem(f"--cert {self.cert}"):
                 context.load_cert_chain(self.cert, self.key)
         if self.insecure:
             context.check_hostname = False
@@ -154,11 +171,14 @@ class _NamedContext(ssl.SSLContext):
 
 
 @contextlib.contextmanager
-def _reading(option: str) -> Iterator[None]:
+def reading_pem(option: str) -> Iterator[None]:
+    """Read a certificate in this block. Raises Usage that begins with the option and its file."""
     try:
         yield
     except OSError as exc:  # SSLError is one
-        raise Usage(f"{safe(option)}: {safe(exc.strerror or exc)}") from exc
+        text = str(exc.strerror or exc)
+        reason = next((said for part, said in PEM_REASONS.items() if part in text), text)
+        raise Usage(f"{safe(option)}: {safe(reason)}") from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +263,7 @@ def _check_for_gateway(target: Target) -> None:
 
 
 def _options(target: Target) -> dict[str, Any]:
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"limits": LIMITS}
     connection = target.connection
     if (context := connection.context()) is not None:
         options["ssl_context"] = context
@@ -259,26 +279,35 @@ async def _reported(
     url: str, opening: Callable[[], contextlib.AbstractAsyncContextManager[T]]
 ) -> AsyncIterator[T]:
     """Open a session or a pool for a block, and report each failure in one line."""
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            opened = await stack.enter_async_context(opening())
-        except (OSError, RpcError) as exc:  # first: a certificate's error is also a ValueError
-            text = safe(exc)
-            raise Unreachable(text if url in text else f"{url}: {text}") from exc
-        except ValueError as exc:
-            raise Usage(safe(exc)) from exc
-        yield opened
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                opened = await stack.enter_async_context(opening())
+            except (OSError, RpcError) as exc:  # first: a certificate's error is also a ValueError
+                raise _unreachable(url, exc) from exc
+            except ValueError as exc:
+                raise Usage(safe(exc)) from exc
+            yield opened
+    except SessionBroken as exc:  # the session ended while the block waited for something else
+        raise _unreachable(url, exc, describe_error(exc)) from exc
+
+
+def _unreachable(
+    url: str, exc: Exception, details: Mapping[str, Any] = MappingProxyType({})
+) -> Unreachable:
+    text = safe(exc)
+    return Unreachable(text if url in text else f"{safe(url)}: {text}", details)
 
 
 def _session(url: str, options: dict[str, Any]) -> contextlib.AbstractAsyncContextManager[Session]:
+    if "ssl_context" in options and url.startswith(PLAIN):
+        raise ValueError(
+            f"{url} is not encrypted: --ca, --cert, --key, --server-name and --insecure are for tls,"
+            " wss, nats and https"
+        )
     if not url.startswith(EXEC):
         return connect(url, **options)
-    if "ssl_context" in options:
-        raise ValueError(
-            "a child process has no certificate: --ca, --cert, --key, --server-name and --insecure"
-            " are for tls and wss"
-        )
-    return open_process(shlex.split(url.removeprefix(EXEC)), **options)
+    return open_process(words_of(url), **options)
 
 
 def parse_json(text: str, what: str) -> Any:

@@ -21,7 +21,9 @@ KEYS = {"url": str, "ca": str, "cert": str, "key": str, "server-name": str}
 """The keys of the table. Credentials are not among them: the file is usually committed."""
 
 
-def words_of(arguments: Sequence[str], *, taking_url: Collection[str]) -> list[str]:
+def words_of(
+    arguments: Sequence[str], *, taking_url: Collection[str], switches: Collection[str]
+) -> list[str]:
     """Return the words of a command line, with defaults for the missing ones.
 
     A command that takes a URL, and gets none, gets the one of ``TRIO_RPC_URL``, or else that of
@@ -30,20 +32,25 @@ def words_of(arguments: Sequence[str], *, taking_url: Collection[str]) -> list[s
     Args:
         arguments: the words as typed.
         taking_url: the commands whose first argument is a URL.
+        switches: the options without a value, such as ``--json``.
 
     Raises:
-        Usage: the table is invalid.
+        Usage: the table is invalid, or there is no URL.
     """
     words = ["@-" if word == "-" else word for word in arguments]  # "-" would look like an option
     if not words or words[0] not in taking_url or {"--help", "-h"} & set(words):
         return words
     command, *rest = words
-    if rest and is_url(rest[0]):
+    first = _first_argument(rest, switches)
+    if first is not None and is_url(first):
         return words
     table = _table()
     url = os.environ.get(VARIABLE) or table.get("url")
     if url is None:
-        return words
+        given = (
+            f"{command} requires a URL" if first is None else f"{safe(first, 100)!r} is not a URL"
+        )
+        raise Usage(f"{given}: give one first, such as tcp://127.0.0.1:5000, or set {VARIABLE}")
     options = [
         word
         for key, value in table.items()
@@ -55,7 +62,20 @@ def words_of(arguments: Sequence[str], *, taking_url: Collection[str]) -> list[s
 
 def is_url(word: str) -> bool:
     """Return whether a word is meant as a URL, or as a command in its place."""
-    return "://" in word or word.startswith(EXEC)
+    return "://" in word or word.startswith((EXEC, "unix:"))
+
+
+def _first_argument(words: Sequence[str], switches: Collection[str]) -> str | None:
+    """Return the first word that is neither an option nor the value of one."""
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            return next(rest, None)
+        if not word.startswith("-"):
+            return word
+        if "=" not in word and word not in switches:
+            next(rest, None)  # its value
+    return None
 
 
 def _has_option(words: Sequence[str], key: str) -> bool:
@@ -67,7 +87,10 @@ def _table() -> Mapping[str, str]:
     for folder in (Path.cwd(), *Path.cwd().parents):
         path = folder / FILE
         if path.is_file():
-            return _checked(path, _read(path).get("tool", {}).get("trio-rpc", {}))
+            tools = _read(path).get("tool", {})
+            if not isinstance(tools, dict):
+                raise Usage(f"{safe(path, 200)}: tool must be a table")
+            return _checked(path, tools.get("trio-rpc", {}))
     return {}
 
 

@@ -109,7 +109,17 @@ EXIT_CODES = (
 )
 
 
+URLS = (
+    "Without a URL, it is the one in the environment variable TRIO_RPC_URL, or else in the table"
+    " [tool.trio-rpc] of the nearest pyproject.toml."
+)
+
+WITHOUT_URL = ("", "demo", "serve", "typescript", "openapi")
+"""The commands that take no URL of a server."""
+
+
 def epilogue(command: str) -> str:
     """Return the end of a command's help: its examples and the exit codes, as Markdown."""
     lines = [line for what, typed in EXAMPLES[command] for line in (f"# {what}", f"$ {typed}")]
-    return "\n".join(["Examples:", "", "```console", *lines, "```", "", EXIT_CODES])
+    more = [URLS, ""] if command not in WITHOUT_URL else []
+    return "\n".join(["Examples:", "", "```console", *lines, "```", "", *more, EXIT_CODES])

@@ -14,6 +14,7 @@ from trio_rpc.util.extras import needs_extra
 from trio_rpc.util.interrupts import INTERRUPTED
 
 __all__ = [
+    "GRACE",
     "CallFailed",
     "CommandError",
     "Exit",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 SHOWN_LEAVES = 5
+
+GRACE = 2.0
+"""Seconds that a cancelled call waits for the end of its handler."""
 
 
 class Exit(enum.IntEnum):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from trio_rpc.cli.connecting import reading_pem
 from trio_rpc.cli.credentials_file import check_against
 from trio_rpc.cli.exits import Unreachable, Usage, importing
 from trio_rpc.cli.target import with_service
@@ -85,10 +86,11 @@ class Listening:
 @asynccontextmanager
 async def listening(services: object, options: ServeOptions) -> AsyncIterator[Listening]:
     """Open the listeners. A wrong address ends the command with one line."""
-    if options.cert is None and any(
-        url.startswith(("tls:", "wss:", "https:")) for url in options.urls
-    ):
+    is_secure = any(url.startswith(("tls:", "wss:", "https:")) for url in options.urls)
+    if options.cert is None and is_secure:
         raise Usage("listening at a tls://, wss:// or https:// URL requires --cert")
+    if options.cert is not None and not is_secure:
+        raise Usage("--cert is for tls://, wss:// and https:// URLs, and no --listen is one")
     context = None
     if options.cert is not None or options.key is not None:
         context = _certified(options.cert, options.key)
@@ -172,8 +174,6 @@ def _certified(cert: Path | None, key: Path | None) -> ssl.SSLContext:
     if cert is None:
         raise Usage("--key also requires --cert")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
+    with reading_pem(f"--cert {cert}"):
         context.load_cert_chain(cert, key)
-    except OSError as exc:  # SSLError is one
-        raise Usage(f"--cert {safe(cert)}: {safe(exc.strerror or exc)}") from exc
     return context

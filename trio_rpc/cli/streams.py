@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 from collections.abc import Iterator
 
 from trio_rpc.cli.exits import OutputFailed
 
-__all__ = ["complaining", "open_missing", "writing"]
+__all__ = ["complaining", "open_missing", "without_log", "writing"]
 
 
 def open_missing() -> None:
@@ -49,6 +50,21 @@ def complaining() -> Iterator[None]:
         sys.stderr.flush()
     except OSError:
         _give_up(2)
+
+
+@contextlib.contextmanager
+def without_log() -> Iterator[None]:
+    """Keep the library's log off standard error in this block, except what ``serve`` writes there.
+
+    Without any handler, Python writes warnings there, beside the one line for the same failure.
+    """
+    handler = logging.NullHandler()
+    log = logging.getLogger("trio_rpc")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _give_up(number: int) -> None:

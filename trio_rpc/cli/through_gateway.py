@@ -12,9 +12,9 @@ import msgspec
 import trio
 
 from trio_rpc.channels import tls
-from trio_rpc.cli.exits import CallFailed, Unreachable, Usage, importing
+from trio_rpc.cli.exits import GRACE, CallFailed, Unreachable, Usage, importing
 from trio_rpc.cli.terminal import safe
-from trio_rpc.errors import Refused, RemoteCancelled, Unavailable
+from trio_rpc.errors import Refused, RemoteCancelled, RpcError, SessionBroken, Unavailable
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.introspection import DESCRIBE
 from trio_rpc.services.proxies import RemoteMethod
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from trio_rpc.gateway.client.http import WebClient
     from trio_rpc.gateway.client.message import Message
 
-__all__ = ["GatewayCalls", "is_web", "through_gateway"]
+__all__ = ["GatewayCalls", "check_call", "is_web", "through_gateway"]
 
 PORTS: Final = {"http": 80, "https": 443}
+
+HANDSHAKE: Final = 10.0
+"""Seconds until the first answer in HTTP, as for the handshake of a session."""
 
 CLOCKS: Final = 1.0
 """Seconds by which the two ends may differ about when a deadline has passed."""
@@ -44,11 +47,33 @@ def is_web(url: str) -> bool:
     return url.startswith(("http:", "https:"))
 
 
+def check_call(url: str, method: str, args: Sequence[Any], kind: Kind = Kind.METHOD) -> None:
+    """Raise Usage, before anything is sent, if a gateway could not carry a call.
+
+    Args:
+        url: the URL of a gateway, or of anything else, which this allows.
+        method: the name of the method.
+        args: its positional arguments.
+        kind: its kind.
+    """
+    if not is_web(url):
+        return
+    if kind is Kind.STREAM:
+        name = f"{safe(method, 100)} is to be opened as a stream"
+        raise Usage(f"{name}, which a gateway does not carry: {OVER_SESSION}")
+    if args:
+        text = "a gateway takes arguments by name: give an object, such as '{\"symbol\": 1}'"
+        raise Usage(text)
+
+
 @contextlib.asynccontextmanager
 async def through_gateway(
     url: str, ssl_context: ssl.SSLContext | None, headers: Sequence[str]
 ) -> AsyncIterator[GatewayCalls]:
-    """Make calls through a gateway for the duration of a block. Nothing is sent before a call.
+    """Make calls through a gateway for the duration of a block.
+
+    Whether HTTP is spoken there is asked first. A call has no bound of time, so a server that never
+    answers would not be noticed, and after a call it would be unknown whether its handler ran.
 
     Args:
         url: its URL.
@@ -57,6 +82,7 @@ async def through_gateway(
 
     Raises:
         Usage: the URL or a header is invalid, or the extra "gateway" is not installed.
+        Unreachable: nobody answers in HTTP.
     """
     with importing("http://", "gateway"):
         from trio_rpc.gateway.client.http import WebClient  # noqa: PLC0415 - needs the extra
@@ -68,12 +94,37 @@ async def through_gateway(
     sent = _headers(headers)
     try:
         message = Message(
-            host, port, path=parts.path, secure=is_secure, ssl_context=context, headers=sent
+            host,
+            port,
+            path=parts.path,
+            secure=is_secure,
+            ssl_context=context,
+            cancel_grace=GRACE,
+            headers=sent,
         )
     except ValueError as exc:
         raise Usage(safe(exc)) from exc
     async with WebClient(host, port, parts.path.rstrip("/"), context, sent) as web:
+        await _expect_http(web, url)
         yield GatewayCalls(url, message, web)
+
+
+async def _expect_http(web: WebClient, url: str) -> None:
+    """Raise Unreachable if there is no answer in HTTP. Any answer counts: a call says the rest."""
+    try:
+        with trio.fail_after(HANDSHAKE):
+            await web.ask("GET", "/healthz")
+    except trio.TooSlowError as exc:
+        raise Unreachable(f"{url}: no HTTP answer within {HANDSHAKE:g} s") from exc
+    except (OSError, SessionBroken) as exc:
+        raise Unreachable(_named(url, exc)) from exc
+    except RpcError:
+        pass
+
+
+def _named(url: str, exc: Exception) -> str:
+    text = safe(exc)
+    return text if url in text else f"{url}: {text}"
 
 
 def _parts(url: str) -> SplitResult:
@@ -116,15 +167,12 @@ class GatewayCalls:
         self._web = web
 
     def invoke(self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call or notify a method. Raises Usage for a stream or a duplex."""
-        if method.kind in (Kind.STREAM, Kind.DUPLEX):
-            name = f"{safe(method.name, 100)} is to be opened as a {method.kind.value}"
-            raise Usage(f"{name}, which a gateway does not carry: {OVER_SESSION}")
-        return self._post(method.name, args, kwargs)
+        """Call or notify a method, as :func:`check_call` allows it."""
+        return self._post(method.name, kwargs)
 
     async def call(self, method: str) -> Any:
         """Call a method without arguments, or the one that describes the others."""
-        return await (self._describe() if method == DESCRIBE else self._post(method, (), {}))
+        return await (self._describe() if method == DESCRIBE else self._post(method, {}))
 
     async def ping(self) -> float:
         """Ask whether the gateway handles requests, and return the seconds until its answer."""
@@ -140,12 +188,9 @@ class GatewayCalls:
             return "draining"
         return "serving"
 
-    async def _post(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def _post(self, name: str, kwargs: dict[str, Any]) -> Any:
         from trio_rpc.gateway.client.outcomes import result_of  # noqa: PLC0415 - needs the extra
 
-        if args:
-            text = "a gateway takes arguments by name: give an object, such as '{\"symbol\": 1}'"
-            raise Usage(text)
         callbacks = {key: value for key, value in kwargs.items() if callable(value)}
         data = {key: value for key, value in kwargs.items() if key not in callbacks}
         try:
@@ -169,8 +214,7 @@ class GatewayCalls:
         try:
             yield
         except (OSError, Refused) as exc:
-            text = safe(exc)
-            raise Unreachable(text if self._url in text else f"{self._url}: {text}") from exc
+            raise Unreachable(_named(self._url, exc)) from exc
 
     async def _describe(self) -> list[dict[str, Any]]:
         with self._reported():

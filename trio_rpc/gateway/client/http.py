@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import ssl
 import uuid
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from urllib.parse import quote
 import httpx
 import trio
 
+from trio_rpc.channels import tls
 from trio_rpc.errors import (
     DecodeError,
     EncodeError,
@@ -194,10 +196,10 @@ class WebClient:
         assert self._client is not None  # noqa: S101 - a block uses it
         try:
             return await self._client.request(verb, path, **given)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
             raise ConnectionError(f"cannot connect to {self._url}: {_why(exc)}") from exc
         except httpx.TransportError as exc:
-            text = f"the answer to a {verb} from {self._url} was lost: {exc!r}"
+            text = f"no complete HTTP answer to a {verb} from {self._url}: {_why(exc)}"
             raise SessionBroken(text, fate=Fate.UNKNOWN) from exc
 
 
@@ -205,13 +207,17 @@ def _why(exc: Exception) -> str:
     """Return the system's reason for a failed connection, which httpx wraps several times."""
     found: BaseException | None = exc
     while found is not None:
+        if isinstance(found, ssl.SSLError):
+            return tls.plain_reason(found)
+        if isinstance(found, OSError) and found.errno is not None and found.errno > 0:
+            return os.strerror(found.errno)  # Trio's text also has the address
         if isinstance(found, OSError) and found.strerror:
             return found.strerror
         if isinstance(found, BaseExceptionGroup):
             found = found.exceptions[0]
         else:
             found = found.__cause__ or found.__context__
-    return str(exc)
+    return one_line(str(exc) or type(exc).__name__, 200)
 
 
 def _timeout(seconds: float) -> dict[str, str]:
@@ -233,7 +239,10 @@ def _decoded(answer: httpx.Response) -> Any:
         return from_json(answer.content)
     except ValueError as exc:
         if answer.is_success:
-            raise DecodeError(f"the gateway's answer is not JSON: {exc}") from None
+            page = answer.url.copy_with(query=None)
+            kind = one_line(answer.headers.get("content-type", "no content type"), 60)
+            text = f"the answer of {page} is not JSON, as a gateway's would be, but {kind}"
+            raise DecodeError(f"{text}: {exc}") from None
         return None
 
 
