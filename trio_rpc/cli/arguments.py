@@ -98,7 +98,7 @@ class Callbacks:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Show the bars in this block. If output fails, cancel the block, and raise OutputFailed."""
+        """Show the bars in this block. If output fails, cancel it, and raise OutputFailed."""
         with self._scope, self._progress:
             yield
         if self._failure is not None:
