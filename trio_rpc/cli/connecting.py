@@ -47,7 +47,7 @@ PLAIN = (EXEC, "tcp:", "unix:", "ws:")
 """How URLs without TLS begin."""
 
 PEM_REASONS = {
-    "PEM lib": "the file has no certificate with its private key in PEM form (--key names the key's)",
+    "PEM lib": "the file has no certificate with its private key in PEM form; --key names the key",
     "NO_CERTIFICATE": "the file has no certificate in PEM form",
     "KEY_VALUES_MISMATCH": "the private key belongs to another certificate",
 }
@@ -302,8 +302,8 @@ def _unreachable(
 def _session(url: str, options: dict[str, Any]) -> contextlib.AbstractAsyncContextManager[Session]:
     if "ssl_context" in options and url.startswith(PLAIN):
         raise ValueError(
-            f"{url} is not encrypted: --ca, --cert, --key, --server-name and --insecure are for tls,"
-            " wss, nats and https"
+            f"{url} is not encrypted: --ca, --cert, --key, --server-name and --insecure are for"
+            " tls, wss, nats and https"
         )
     if not url.startswith(EXEC):
         return connect(url, **options)
