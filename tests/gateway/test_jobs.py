@@ -449,16 +449,27 @@ async def test_the_bytes_of_ended_jobs_are_bounded(reports):
 
 async def test_a_watcher_outlasts_a_lost_connection_and_a_gateway_that_cannot_be_reached(reports):
     async with hosting(Gateway(reports)) as url:
-        async with open_chaos_proxy(f"tcp{url.removeprefix('http')}") as proxy:
+        async with (
+            open_chaos_proxy(f"tcp{url.removeprefix('http')}") as proxy,
+            trio.open_nursery() as nursery,
+        ):
             message = message_of(f"http{proxy.url.removeprefix('tcp')}")
             job = await message.start("build", {"year": 1})
             reports.step(1)
             shown = []
 
+            async def refuse_once() -> None:
+                proxy.is_refusing = True
+                proxy.cut()
+                known = proxy.accepted
+                while proxy.accepted == known:
+                    await trio.lowlevel.checkpoint()
+                proxy.is_refusing = False
+
             def show(share: float) -> None:
                 shown.append(share)
                 if share == 0.1:
-                    proxy.cut()
+                    nursery.start_soon(refuse_once)
                     reports.step(2)
                 else:
                     reports.finish()

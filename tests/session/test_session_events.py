@@ -136,7 +136,7 @@ async def _sleep(connect):
             await session.call("sleep")
 
 
-async def test_a_session_that_never_opened_makes_no_event(nursery):
+async def test_a_session_that_never_opened_makes_no_event_and_no_error(nursery, caplog):
     reader = Reader()
 
     async def refuse(_session, _credentials):
@@ -151,6 +151,7 @@ async def test_a_session_that_never_opened_makes_no_event(nursery):
     await wait_all_tasks_blocked()
     assert reader.events == []
     assert reader.is_over
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
 async def test_a_slow_reader_can_keep_a_correct_table_of_sessions():
