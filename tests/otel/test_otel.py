@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -16,6 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 import trio_rpc.otel
@@ -300,7 +303,7 @@ async def test_a_pulled_stream_is_below_its_handler(telemetry, session):
 async def test_a_notification_has_two_spans(telemetry, session):
     await session.notify("note", PAYLOAD)
     await session.ping()
-    await trio.testing.wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
     assert telemetry.tree() == ["note client", "  note server"]
 
 
@@ -319,7 +322,7 @@ async def test_a_cancelled_call_says_so_and_is_no_error(telemetry, session):
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.call, "hangs")
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             scope.cancel(reason="not needed")
     for kind in (SpanKind.CLIENT, SpanKind.SERVER):
         span = telemetry.span("hangs", kind)
@@ -412,6 +415,24 @@ async def test_the_figures_of_a_server_and_of_a_pool_are_observable(telemetry):
             assert telemetry.points("trio_rpc.pool.calls_in_flight")[0].value == 0
     figures = set(trio_rpc.ServerStatistics.__dataclass_fields__)
     assert figures == set(trio_rpc.otel._SERVER)
+
+
+async def _use_a_server_and_a_pool(telemetry):
+    async with trio_rpc.open_server(Service(), "tcp://127.0.0.1:0") as server:
+        trio_rpc.otel.observe_server(server, telemetry.meters)
+        async with trio_rpc.open_pool(*server.urls) as pool:
+            trio_rpc.otel.observe_pool(pool, "services", telemetry.meters)
+            await pool.call("echo", "x")
+    return weakref.ref(server), weakref.ref(pool)
+
+
+async def test_the_figures_of_a_server_and_of_a_pool_do_not_keep_them(telemetry):
+    kept = await _use_a_server_and_a_pool(telemetry)
+    await wait_all_tasks_blocked()
+    gc.collect()
+    assert [found() for found in kept] == [None, None]
+    assert telemetry.points("trio_rpc.server.sessions") == []
+    assert telemetry.points("trio_rpc.pool.instances") == []
 
 
 async def test_without_an_sdk_there_is_no_filter(monkeypatch):

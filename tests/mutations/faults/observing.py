@@ -101,4 +101,11 @@ FAULTS = (
         "    found = lambda: server  # noqa: E731\n",
         OTEL,
     ),
+    fault(
+        "the figures of a pool keep it alive",
+        "otel.py",
+        '    found, own = weakref.ref(pool), {"trio_rpc.pool.name": name}\n',
+        '    found, own = (lambda: pool), {"trio_rpc.pool.name": name}\n',
+        OTEL,
+    ),
 )
