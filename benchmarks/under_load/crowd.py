@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import os
 import random
 import time
 from array import array
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -83,8 +85,8 @@ class Crowd:
         """
         times, late = array("f"), array("f")
         errors: list[str] = []
-        began = trio.current_time()
-        end, missing = began + seconds, 0
+        began, missing, pace = trio.current_time(), 0, Pace()
+        end = began + seconds
 
         async def client(session: trio_rpc.Session) -> None:
             nonlocal missing
@@ -93,7 +95,7 @@ class Crowd:
                 if trio.current_time() >= end:
                     missing += 1 + int((end - due) * rate)
                     return
-                await trio.sleep_until(due)
+                await pace.wait_until(due)
                 late.append((trio.current_time() - due) * 1e3)
                 try:
                     times.append(await timed(session))
@@ -101,7 +103,7 @@ class Crowd:
                     errors.append(repr(exc)[:100])
                 due += 1 / rate
 
-        async with trio.open_nursery() as nursery:
+        async with pace.running(), trio.open_nursery() as nursery:
             for session in self._sessions:
                 nursery.start_soon(client, session)
         return {
@@ -167,6 +169,42 @@ class Crowd:
             for number in range(count):
                 await bad[number % len(bad)](session)
             await session.ping()
+
+
+class Pace:
+    """Wakes many clients, each at its time, in one task.
+
+    A ``trio.sleep_until`` in each client adds a tenth to the client's processor time of a call.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[float, int, trio.lowlevel.Task]] = []
+        self._numbers = itertools.count()
+
+    async def wait_until(self, when: float) -> None:
+        """Wait until that time, or up to a millisecond longer."""
+        entry = (when, next(self._numbers), trio.lowlevel.current_task())
+        heapq.heappush(self._waiting, entry)
+        await trio.lowlevel.wait_task_rescheduled(_may_be_cancelled)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Wake the clients while this block runs."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            now = trio.current_time()
+            while self._waiting and self._waiting[0][0] <= now:
+                trio.lowlevel.reschedule(heapq.heappop(self._waiting)[2])
+            await trio.sleep(0.001)
+
+
+def _may_be_cancelled(_raise: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.SUCCEEDED  # only together with the task that wakes the clients
 
 
 async def timed(session: trio_rpc.Session) -> float:
