@@ -421,6 +421,24 @@ async def test_a_compressed_body_is_refused(counter, coding):
             assert (got.status_code, "must not be compressed" in got.text) == (415, True)
 
 
+async def test_hidden_files_are_no_pages(counter, tmp_path):
+    for name in (".env", ".git/config", "docs/.cache/a", ".well-known/a", ".well-known/.b", "a.b"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    (tmp_path / "404.html").write_text("no such page")
+    statuses = {}
+    async with hosting(Gateway(counter, pages=tmp_path)) as url, httpx.AsyncClient() as http:
+        for path in (
+            ".env", "%2eenv", "docs/../.env", ".git/config", ".git", ".git/", "docs/.cache/a",
+            ".well-known/a", ".well-known/.b", "a.b",
+        ):  # fmt: skip
+            got = await http.get(f"{url}/{path}")
+            statuses[path] = got.status_code
+            assert got.text == ("text" if got.status_code == 200 else "no such page")
+    assert [path for path, status in statuses.items() if status == 200] == [".well-known/a", "a.b"]
+    assert set(statuses.values()) == {200, 404}
+
+
 async def test_a_trailing_slash_makes_no_difference(counter, tmp_path):
     (tmp_path / "docs: a").mkdir()
     (tmp_path / "docs: a" / "index.html").write_text("index")

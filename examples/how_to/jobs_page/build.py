@@ -20,7 +20,7 @@ class Reports:
 
 async def main() -> None:
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve, Gateway(Reports(), pages=Path(__file__).parent), URL)
+        await nursery.start(serve, Gateway(Reports(), pages=Path(__file__).parent / "pages"), URL)
         print(f"look at {URL}/", flush=True)
 
 

@@ -30,7 +30,7 @@ class Oven:
 
 async def main() -> None:
     async with trio.open_nursery() as nursery:
-        pages = Gateway({}, pages=Path(__file__).parent)  # also serves /session.js
+        pages = Gateway({}, pages=Path(__file__).parent / "pages")  # also serves /session.js
         await nursery.start(serve, pages, HTTP)
         await nursery.start(
             lambda task_status: trio_rpc.serve(

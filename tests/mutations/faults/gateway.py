@@ -700,6 +700,13 @@ FAULTS = (
         "pool/test_pool_urls.py",
     ),
     fault(
+        "hidden files in the folder of pages are served",
+        "gateway/server/responses.py",
+        '        if any(part.startswith(".") for part in parts[parts[:1] == (WELL_KNOWN,) :]):\n',
+        "        if False:\n",
+        "gateway/test_refusals.py",
+    ),
+    fault(
         "--pages and --allow-host are ignored without an http:// URL",
         "cli/listening.py",
         "        if given is not None and not web:\n",

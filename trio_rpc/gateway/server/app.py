@@ -92,6 +92,7 @@ class Gateway:
         openapi: whether ``/openapi.json`` describes the POST routes as an OpenAPI 3.1 document,
             to callers that ``authenticate`` accepts.
         pages: a folder whose files browsers get unchanged; its ``index.html`` is the first page.
+            Hidden files are not served, except those below ``.well-known``.
         home: the name of this instance, if a client's requests and WebSockets may reach any of
             several instances: see :func:`open_spread`. No other instance has this name. It has 1 to
             64 of the characters ``A-Z a-z 0-9 _ -``, and clients can see it.

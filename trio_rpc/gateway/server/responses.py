@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -42,8 +43,22 @@ def pages_below(folder: Path | str | None) -> list[Mount]:
     return [Mount("/", _Pages(directory=folder, html=True))]
 
 
+WELL_KNOWN = ".well-known"
+"""A hidden folder whose files are meant for everybody (RFC 8615)."""
+
+
 class _Pages(StaticFiles):
-    """Static files; a request for a folder gets its ``index.html``."""
+    """Static files; a request for a folder gets its ``index.html``.
+
+    No request finds a hidden file, such as ``.env`` or those in ``.git``, because the folder may
+    hold a program beside its pages.
+    """
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        parts = Path(path).parts
+        if any(part.startswith(".") for part in parts[parts[:1] == (WELL_KNOWN,) :]):
+            return "", None
+        return super().lookup_path(path)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
