@@ -5,12 +5,14 @@ The tests hold the sends of a connection until they let them go on.
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc.channels import ConnectionState, Resume, open_resumable
-from trio_rpc.channels.resumable.channel import ResumableChannel
+from trio_rpc.channels.resumable.channel import LAST_FRAMES_TIMEOUT, ResumableChannel
 from trio_rpc.channels.resumable.replay import ACK_PACKETS, Frame, Kind, decode, encode
 from trio_rpc.errors import DecodeError
 from trio_rpc.testing import memory_channel_pair
@@ -44,6 +46,9 @@ class Carrier(trio.abc.Channel[bytes]):
     def deliver(self, first, last, ack=0):
         for number in range(first, last + 1):
             self._push.send_nowait(encode(Frame(Kind.DATA, number, ack, b"%d" % number)))
+
+    def deliver_end(self, number):
+        self._push.send_nowait(encode(Frame(Kind.END, number)))
 
     def end(self):
         self._push.send_nowait(b"")
@@ -220,7 +225,9 @@ async def test_packets_that_arrive_while_an_ack_has_to_wait_are_acknowledged_lat
 
 
 @pytest.mark.parametrize("what", ["send", "send_nowait", "flush", "an Ack"])
-async def test_a_failed_connection_is_dropped_and_its_packet_is_sent_over_the_next(setup, what):
+async def test_a_failed_connection_is_dropped_and_its_packet_is_sent_over_the_next(
+    setup, what, autojump_clock
+):
     carrier = await setup.carry()
     carrier.fails = True
     match what:
@@ -233,21 +240,81 @@ async def test_a_failed_connection_is_dropped_and_its_packet_is_sent_over_the_ne
         case _:
             carrier.deliver(1, ACK_PACKETS)
     await wait_all_tasks_blocked()
-    assert setup.channel.is_waiting
     assert setup.channel.state is ConnectionState.RECONNECTING
+    assert not setup.channel.is_waiting  # frames of the other end may still arrive
+    await trio.sleep(LAST_FRAMES_TIMEOUT)
+    await wait_all_tasks_blocked()
+    assert setup.channel.is_waiting
     newer = await setup.carry()
     assert newer.packets == ([(1, b"1")] if what in ("send", "send_nowait") else [])
     assert setup.channel.state is ConnectionState.RESUMED
 
 
-async def test_a_connection_that_fails_during_its_replay_is_dropped(setup):
+async def test_a_connection_that_fails_during_its_replay_is_dropped(setup, autojump_clock):
     await setup.channel.send(b"kept")
     carrier = Carrier()
     carrier.fails = True
-    with trio.fail_after(1):
+    with trio.fail_after(2 * LAST_FRAMES_TIMEOUT):
         await setup.channel.carry(carrier, 0)
     assert setup.channel.is_waiting
     assert (await setup.carry()).packets == [(1, b"kept")]
+
+
+@pytest.mark.parametrize("sending", ["send", "send_nowait", "flush", "an Ack", "a replay"])
+async def test_an_end_that_has_arrived_counts_although_sending_fails(autojump_clock, sending):
+    """A web page that is closed sends its Goodbye and the End, and is gone."""
+    channel = ResumableChannel(Resume(), TOKEN)
+    carrier = Carrier()
+    carrier.fails = sending == "a replay"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.run)
+        nursery.start_soon(channel.carry, carrier, 0)
+        await wait_all_tasks_blocked()
+        last = ACK_PACKETS if sending == "an Ack" else 1
+        carrier.deliver(1, last)
+        carrier.deliver_end(last + 1)
+        carrier.fails = True
+        assert [await channel.receive() for _ in range(last)][-1] == b"%d" % last
+        match sending:
+            case "send":
+                await channel.send(b"an answer")
+            case "send_nowait":
+                assert channel.send_nowait(b"an answer")
+            case "flush":
+                await channel.flush()
+            case _:
+                await wait_all_tasks_blocked()
+        with trio.fail_after(1), contextlib.suppress(trio.EndOfChannel):
+            await channel.receive()
+            pytest.fail("there is a packet after the End")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_carrier_without_sending_does_not_wait_when_its_receiving_ends(
+    setup, autojump_clock
+):
+    began = trio.current_time()
+    carrier = await setup.carry()
+    carrier.fails = True
+    await setup.channel.send(b"1")
+    carrier.end()
+    await wait_all_tasks_blocked()
+    assert setup.channel.is_waiting
+    assert trio.current_time() == began
+    assert (await setup.carry()).packets == [(1, b"1")]
+
+
+async def test_a_newer_carrier_replaces_one_without_sending_at_once(setup, autojump_clock):
+    began = trio.current_time()
+    carrier = await setup.carry()
+    carrier.fails = True
+    await setup.channel.send(b"1")
+    newer = await setup.carry()
+    assert newer.packets == [(1, b"1")]
+    assert trio.current_time() == began
+    await trio.sleep(2 * LAST_FRAMES_TIMEOUT)
+    await setup.channel.send(b"2")
+    assert newer.packets == [(1, b"1"), (2, b"2")]
 
 
 async def test_a_send_that_is_cancelled_in_the_connection_drops_the_connection(setup):

@@ -49,37 +49,51 @@ FAULTS = (
     fault(
         "a connection that fails in send_nowait is kept",
         CHANNEL,
-        "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n        self._resumption.keep(value)\n",
+        "        except CHANNEL_ERRORS:\n            self._stop_sending(outlet.carrier)\n        self._resumption.keep(value)\n",
         "        except CHANNEL_ERRORS:\n            pass\n        self._resumption.keep(value)\n",
         TURNS,
     ),
     fault(
         "a packet is lost if the connection fails in send_nowait",
         CHANNEL,
-        "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n        self._resumption.keep(value)\n",
-        "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n            return True\n"
+        "        except CHANNEL_ERRORS:\n            self._stop_sending(outlet.carrier)\n        self._resumption.keep(value)\n",
+        "        except CHANNEL_ERRORS:\n            self._stop_sending(outlet.carrier)\n            return True\n"
         "        self._resumption.keep(value)\n",
         TURNS,
     ),
     fault(
         "a connection that fails in flush is kept",
         CHANNEL,
-        "                await outlet.now.flush()\n            except CHANNEL_ERRORS:\n                self._lose(outlet.carrier)\n",
+        "                await outlet.now.flush()\n            except CHANNEL_ERRORS:\n                self._stop_sending(outlet.carrier)\n",
         "                await outlet.now.flush()\n            except CHANNEL_ERRORS:\n                pass\n",
         TURNS,
     ),
     fault(
         "a connection that fails in send is kept",
         CHANNEL,
-        "            await outlet.carrier.send(frame)\n        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n",
+        "            await outlet.carrier.send(frame)\n        except CHANNEL_ERRORS:\n            self._stop_sending(outlet.carrier)\n",
         "            await outlet.carrier.send(frame)\n        except CHANNEL_ERRORS:\n            pass\n",
         TURNS,
     ),
     fault(
         "a connection that fails during its replay is kept",
         CHANNEL,
-        "        except CHANNEL_ERRORS:\n            self._lose(carrier)\n\n    def fail(",
+        "        except CHANNEL_ERRORS:\n            self._stop_sending(carrier)\n\n    def fail(",
         "        except CHANNEL_ERRORS:\n            pass\n\n    def fail(",
+        TURNS,
+    ),
+    fault(
+        "an End that has arrived is dropped because a send fails",
+        CHANNEL,
+        "            self._outlet = None\n            self._lost.set()\n",
+        "            self._lose(carrier)\n",
+        TURNS,
+    ),
+    fault(
+        "a connection over which nothing can be sent is kept",
+        CHANNEL,
+        "            with trio.move_on_after(LAST_FRAMES_TIMEOUT):\n",
+        "            if True:\n",
         TURNS,
     ),
     fault(

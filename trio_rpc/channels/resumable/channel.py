@@ -36,6 +36,7 @@ CAUGHT UP      the carrier     an outlet     leaves through the outlet, and is k
    packets to send again were read, and before the outlet is set.
 4. :meth:`ResumableChannel._lose` clears ``_carrier`` and ``_outlet`` in one step. A task that still
    waits in the old carrier finds out that it is no longer in use when the carrier is closed.
+5. After a failed send, a carrier stays for ``LAST_FRAMES_TIMEOUT`` at most, without an outlet.
 
 A newer carrier replaces an older one, even if the older one seems to work, because a connection
 that died silently looks alive from here. A server reads the number of the last received packet
@@ -71,6 +72,8 @@ __all__ = ["ResumableChannel"]
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing waits until the other end has acknowledged everything."""
+LAST_FRAMES_TIMEOUT = 1.0
+"""Seconds to receive the rest of a carrier over which nothing can be sent any more."""
 
 
 class _Stage(enum.Enum):
@@ -186,7 +189,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             if not outlet.now.send_nowait(self._resumption.frame(value)):
                 return False
         except CHANNEL_ERRORS:
-            self._lose(outlet.carrier)
+            self._stop_sending(outlet.carrier)
         self._resumption.keep(value)
         return True
 
@@ -200,7 +203,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             try:
                 await outlet.now.flush()
             except CHANNEL_ERRORS:
-                self._lose(outlet.carrier)
+                self._stop_sending(outlet.carrier)
 
     @property
     def unsent(self) -> int:
@@ -368,8 +371,11 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         2. Confirm the packets that the other end has. An impossible number fails the channel.
         3. Make this the current carrier, and wake the tasks that wait: receivers use it at once.
         4. Catch up in a task: send again, then set the outlet (see the module's docstring).
-        5. Wait until ``_lose`` drops the carrier. That also ends a task that still catches up.
-        6. However this ends, the carrier is no longer in use.
+        5. Wait until ``_lose`` drops the carrier, or sending over it has failed. That also ends a
+           task that still catches up.
+        6. After a failed send, receive the frames that have arrived: a closed web page sends its
+           End, and is gone.
+        7. However this ends, the carrier is no longer in use.
         """
         if self.is_over:
             return
@@ -389,6 +395,9 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                 nursery.start_soon(self._catch_up, carrier, first, frames)
                 await lost.wait()
                 nursery.cancel_scope.cancel()
+            with trio.move_on_after(LAST_FRAMES_TIMEOUT):
+                while carrier is self._carrier:
+                    await self._changed.wait()
         finally:
             self._lose(carrier)
 
@@ -408,7 +417,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                     self._next_state = ConnectionState.RESUMED
                     self._wake()
         except CHANNEL_ERRORS:
-            self._lose(carrier)
+            self._stop_sending(carrier)
 
     def fail(self, reason: str) -> None:
         """Fail permanently; no later connection is accepted.
@@ -498,7 +507,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         try:
             await outlet.carrier.send(frame)
         except CHANNEL_ERRORS:
-            self._lose(outlet.carrier)
+            self._stop_sending(outlet.carrier)
         except trio.Cancelled:
             # We do not know whether the frame was sent, and no later one may arrive without it.
             self._lose(outlet.carrier)
@@ -559,6 +568,14 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         ):
             self._wake()
         return packet
+
+    def _stop_sending(self, carrier: trio.abc.Channel[bytes]) -> None:
+        """Send nothing more over a carrier whose sending has failed; ``_use`` then drops it."""
+        if carrier is self._carrier:
+            self._outlet = None
+            self._lost.set()
+            self.state = ConnectionState.RECONNECTING
+            self._wake()
 
     def _lose(self, carrier: trio.abc.Channel[bytes] | None) -> None:
         """Stop using a carrier, if it is the current one, and do without a connection for now."""
