@@ -72,15 +72,20 @@ export interface Caller {
   openScope(options?: CallOptions): RemoteScope;
 }
 
+/** The method that `await using` calls, if the compiler's option `lib` has esnext.disposable. */
+type AsyncDisposing = SymbolConstructor extends { readonly asyncDispose: infer Name extends symbol }
+  ? { [Method in Name]: () => Promise<void> }
+  : {};
+
 /** Calls in a remote scope end, at the latest, when the scope is closed. */
-export interface RemoteScope extends Caller, AsyncDisposable {
+export interface RemoteScope extends Caller, AsyncDisposing {
   close(): Promise<void>;
   readonly ended: Promise<unknown>;
 }
 
 export type SessionState = "connecting" | "connected" | "reconnecting" | "resumed" | "closed" | "lost";
 
-export interface Session extends Caller, AsyncDisposable {
+export interface Session extends Caller, AsyncDisposing {
   readonly state: SessionState;
   readonly isOpen: boolean;
   readonly statistics: { callsOut: number; callsIn: number };
