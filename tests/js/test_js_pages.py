@@ -116,10 +116,23 @@ async def test_two_tabs_are_two_sessions(site):
     await site.until(lambda: not site.server.sessions)
 
 
+PENDING = """
+    const stop = new AbortController();
+    const asked = new Promise((resolve) => {
+      const question = () => { resolve(); return new Promise(() => {}); }; // ignores its signal
+      outcome(session.call("call_back", [question], { signal: stop.signal }));
+    });
+    await asked;
+"""
+QUESTIONS = {"nothing": "", "pending": PENDING, "aborted": f"{PENDING} stop.abort();"}
+
+
 @pytest.mark.parametrize("site", [{}, {"resume": True}], indirect=True, ids=["plain", "resuming"])
-async def test_a_reload_in_the_middle_of_a_call_cancels_its_handler(site):
+@pytest.mark.parametrize("question", QUESTIONS)
+async def test_a_reload_in_the_middle_of_a_call_cancels_its_handler(site, question):
     page = await site.open(resume=True) if site.resumes else await site.open()
     await site.do(page.evaluate, "() => { outcome(service.wait()); }")
+    await site.do(page.evaluate, f"async () => {{ {QUESTIONS[question]} }}")
     await site.until(lambda: site.service.running == 1)
     await site.do(page.reload)
     with trio.fail_after(20):

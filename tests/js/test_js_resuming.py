@@ -186,3 +186,38 @@ async def test_a_server_that_does_not_resume_refuses_clearly(tmp_path):
     [[name, text, _]] = reported
     assert name == "Refused"
     assert "resume" in text
+
+
+async def test_a_session_is_closed_as_soon_as_its_server_has_ended_in_good_order(tmp_path):
+    """It does not wait until a server that has left acknowledges the end."""
+    script = """
+    setTimeout(() => process.exit(1), 20_000).unref();
+    const session = await rpc.connect(url, { resume: true });
+    outcome(session.call("leave"));
+    const isLost = new Promise((resolve) => session.addEventListener("state", resolve));
+    globalThis.setTimeout = () => 0; // no timer ends a wait
+    await isLost;
+    report((await session.closed).orderly);
+    report(session.state);
+    """
+
+    class Leaving:
+        def __init__(self):
+            self.left = trio.Event()
+
+        @trio_rpc.method
+        async def leave(self) -> None:
+            self.left.set()
+            await trio.sleep_forever()
+
+    service = Leaving()
+    reported = []
+    async with trio.open_nursery() as nursery:
+        async with trio_rpc.open_server(service, "ws://127.0.0.1:0", resume=True) as server:
+
+            async def run_page():
+                reported.extend(await run_node(tmp_path, script, server.urls[0]))
+
+            nursery.start_soon(run_page)
+            await service.left.wait()
+    assert reported == [True, "lost"]

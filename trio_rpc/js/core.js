@@ -5,7 +5,8 @@
  *
  * 1. The reader takes packets all the time, and never waits for the application (law 11). After each slice of
  *    time it lets the page have a turn.
- * 2. The writer alone sends. What is queued in one turn of the event loop leaves in one packet.
+ * 2. The writer alone sends. Messages that are queued in one turn of the event loop leave in one packet. A page
+ *    that is unloaded cannot wait for the writer, and sends the rest itself.
  * 3. At the end, calls fail, handlers are stopped and awaited for `SHUTDOWN` ms, the last messages are
  *    written, and the channel is closed. `closed` resolves after that (law 6).
  */
@@ -33,11 +34,12 @@ export class Core {
   #channel;
   #options;
   #isWriting = false;
-  #written = null;
+  #written = () => {};
   /** Calls that wait for credit or room, in order. Bound: the user's own calls. */
   #waiting = [];
   #roomWanted = [];
   #ending = null;
+  #hungUp;
   #weLeftFirst = false;
   #isOpened = false;
   #opened;
@@ -115,7 +117,7 @@ export class Core {
     } catch (error) {
       this.#end(new SessionBroken(`the session is lost: ${error.message}`, { cause: error }));
     } finally {
-      this.#written?.resolve();
+      this.#written();
     }
   }
 
@@ -233,7 +235,7 @@ export class Core {
 
   /** Sends a call now, or when there is credit. A call within a call never waits (section 6). */
   admit(call) {
-    const problem = this.#whyNot(call.what.context);
+    const problem = this.problem(call.what.context);
     if (problem !== null) return call.fail(() => problem);
     if (!this.#waiting.length && this.#mayCall) return call.send();
     if (!this.protocol.hasCallCredit && call.what.context?.parent !== undefined) {
@@ -246,7 +248,8 @@ export class Core {
     return this.protocol.hasCallCredit && this.protocol.hasRoom;
   }
 
-  #whyNot(context) {
+  /** Returns the error of a call from this context, or null if it may be made. */
+  problem(context) {
     if (this.#ending !== null) return this.#error(Fate.NOT_STARTED);
     if (this.protocol.isOpen || this.protocol.incoming.has(context?.parent)) return null;
     if (!this.#isOpened) return new LocalProtocolError("the session is not open yet");
@@ -273,10 +276,6 @@ export class Core {
     this.settle();
   }
 
-  problem(context) {
-    return this.#whyNot(context);
-  }
-
   // ── writing ──
 
   wake() {
@@ -287,7 +286,7 @@ export class Core {
 
   async #write() {
     try {
-      for (let packet; (packet = this.protocol.nextPacket()) !== null; ) {
+      for (let packet; !this.#hungUp && (packet = this.protocol.nextPacket()) !== null; ) {
         const full = this.#channel.send(packet);
         if (full) await full;
         if (this.#waiting.length) this.#admitWaiting();
@@ -297,22 +296,17 @@ export class Core {
       // The reader sees the end of the channel, and says why.
     }
     this.#isWriting = false;
-    this.#written?.resolve();
-    this.#written = null;
+    this.#written();
     this.notifications.sendWaiting();
     this.settle();
   }
 
   /** Resolves when everything that is queued now has been passed to the channel. */
   #flushed() {
-    if (!this.#isWriting) return Promise.resolve();
-    if (this.#written === null) {
-      this.#written = {};
-      this.#written.promise = new Promise((resolve) => {
-        this.#written.resolve = resolve;
-      });
-    }
-    return this.#written.promise;
+    return new Promise((resolve) => {
+      if (this.#isWriting) this.#written = resolve;
+      else resolve();
+    });
   }
 
   /** Resolves when the queue has room. */
@@ -389,20 +383,36 @@ export class Core {
     this.notifications.sendWaiting();
     this.#giveRoom();
     await within(SHUTDOWN, stopped);
-    await this.#sayGoodbye(error);
-    await this.#channel.close();
+    this.#sayGoodbye(error);
+    await within(SHUTDOWN, this.#flushed());
+    await this.#hangUp();
     if (!this.#isOpened) this.#opened?.reject(error);
     this.#closed({ error, orderly: error instanceof SessionClosed || error.orderly === true });
   }
 
-  async #sayGoodbye(error) {
-    if (this.protocol.ours === LEAVING || this.protocol.ours === ENDED) return within(SHUTDOWN, this.#flushed());
+  #sayGoodbye(error) {
+    if (this.protocol.ours >= LEAVING || error instanceof SessionBroken) return;
     const code = error instanceof Refused ? "refused" : error instanceof RemoteProtocolError ? "protocol_error" : "done";
-    if (!(error instanceof SessionBroken)) {
-      this.protocol.goodbye(code, error.message);
-      this.wake();
-    }
-    await within(SHUTDOWN, this.#flushed());
+    this.protocol.goodbye(code, error.message);
+    this.wake();
+  }
+
+  /** Closes the channel. Nothing is written after that, whatever the handlers still do. */
+  #hangUp() {
+    return (this.#hungUp ??= Promise.resolve(this.#channel.close()));
+  }
+
+  /**
+   * Ends the session of a page that is unloaded. The page cannot wait for its functions, nor for room in the
+   * channel, so everything is sent in this step. The functions end with the page, and their callers are told so.
+   */
+  leave() {
+    if (this.#hungUp) return;
+    this.#end(new SessionClosed(CLOSED));
+    this.calls.abandon();
+    this.#sayGoodbye(this.#ending.error);
+    for (let packet; (packet = this.protocol.nextPacket()) !== null; ) this.#channel.send(packet);
+    this.#hangUp();
   }
 
   /** Logs an error that nobody awaits: at most `REPORTS` a minute. */
@@ -412,7 +422,7 @@ export class Core {
   }
 }
 
-/** A random part of the session's id, for the logs of both ends. It is no secret. */
+/** A random part of the session's id, for the logs of both ends. It is not a secret. */
 const sessionPart = () => Math.random().toString(36).padEnd(12, "0").slice(2, 12);
 
 /** A session with another program. `await using` closes it. */
@@ -464,8 +474,8 @@ export class Session extends Caller {
     return this.#core.close(options);
   }
 
-  async [DISPOSE]() {
-    await this.close();
+  [DISPOSE]() {
+    return this.close();
   }
 }
 
@@ -473,7 +483,7 @@ export class Session extends Caller {
 export async function openSession(channel, options = {}) {
   const core = new Core(channel, options);
   await core.open();
-  const leave = (event) => event.persisted || core.close({ graceMs: 0 });
+  const leave = (event) => event.persisted || core.leave();
   globalThis.addEventListener?.("pagehide", leave);
   core.closed.then(() => globalThis.removeEventListener?.("pagehide", leave));
   return core.facade;

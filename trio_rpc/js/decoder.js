@@ -21,7 +21,7 @@ export class Decoder {
   #nodes = 0;
   #inside = 0;
   at = 0;
-  /** What a reference becomes: a function of its kind and number. */
+  /** Makes the value of a reference from its kind and number. */
   refer = null;
   /** The error of a registered type that could not be read, in the last message. */
   unreadable = null;
@@ -72,7 +72,7 @@ export class Decoder {
     throw new DecodeError("not a map");
   }
 
-  /** Tells whether the next value is an integer: 1.0 is none, though JavaScript has one type. */
+  /** Tells whether the next value is an integer: 1.0 is not, though JavaScript has one type for both. */
   get isInt() {
     const tag = this.#bytes[this.at];
     return tag < 0x80 || tag >= 0xe0 || (tag >= 0xcc && tag <= 0xd3);
@@ -319,7 +319,7 @@ export class Decoder {
     return new v.Extension(code, data.slice());
   }
 
-  /** Reads a payload that is an array of that many integers. They are no nodes of the message. */
+  /** Reads a payload that is an array of that many integers. They do not count as nodes of the message. */
   #numbers(data, count) {
     const inner = new Decoder({ maxDepth: 1, maxNodes: count + 1 });
     inner.load(data);

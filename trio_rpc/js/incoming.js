@@ -12,7 +12,7 @@ import { Reference } from "./values.js";
 /** The errors by which a stopped handler ends: its own signal, or that of a call that it waited for. */
 const STOPS = new Set(["AbortError", "TimeoutError", "SessionBroken", "SessionClosed"]);
 
-/** What a handler knows of its call, and how it makes calls of its own within it. */
+/** A handler's view of its call. Calls that it makes here are within that call. */
 export class Call extends Caller {
   #incoming;
 
@@ -133,7 +133,7 @@ export class IncomingCall {
   // ── running ──
 
   /**
-   * Runs the handler. What it throws is its answer; nothing reaches the reader.
+   * Runs the handler. An error that it throws is its answer; none reaches the reader.
    * @param {object} entry of the table, or of a callback
    * @param {(() => object) | null} getIterator gets the iterator of a stream that is pulled
    */
@@ -239,16 +239,19 @@ export class IncomingCall {
   async #finish(isFailed, value) {
     this.#timer?.stop();
     if (this.#children.size) await this.#endChildren();
-    this.#hasEnded = true;
-    this.session.calls.answer(this, isFailed, value);
-    this.#resolveEnded();
+    this.#end(() => this.session.calls.answer(this, isFailed, value));
   }
 
-  /** Answers a call whose handler has not begun. */
+  /** Answers a call whose handler has not begun, or is abandoned. */
   refuse(map) {
+    this.#end(() => this.session.calls.answerWith(this, map));
+  }
+
+  #end(answer) {
+    if (this.#hasEnded) return; // it was abandoned, or its answer waits for room
     this.#timer?.stop();
     this.#hasEnded = true;
-    this.session.calls.answerWith(this, map);
+    answer();
     this.#resolveEnded();
   }
 
@@ -405,6 +408,11 @@ export class IncomingCalls {
     }
     this.#session.wake();
     this.#session.settle();
+  }
+
+  /** Answers the stopped calls whose handlers still run, because their page is unloaded. */
+  abandon() {
+    for (const call of this.#session.protocol.incoming.values()) call?.refuse(this.#mapOf(call, call.reason));
   }
 
   /** Stops everything, and returns a promise of its end. */

@@ -117,15 +117,15 @@ export class ItemStream {
     return this;
   }
 
-  async [DISPOSE]() {
-    await this.return();
+  [DISPOSE]() {
+    return this.return();
   }
 }
 
 /** Why a stream is cancelled whose consumer has left it. */
 export const LEFT = new DOMException("the consumer has left the stream", "AbortError");
 
-/** Returns the iterator over what the other end pulls. */
+/** Returns the iterator over a source that the other end pulls. */
 export function iteratorOf(source) {
   if (typeof source.getReader === "function") return readerOf(source.getReader());
   if (typeof source[Symbol.asyncIterator] === "function") return source[Symbol.asyncIterator]();

@@ -2,14 +2,16 @@
 const ASKED = 3;
 
 /**
- * Asks a silent peer for a sign of life, and gives it up when there is none. Time in which this program
- * was frozen does not count: a tab in the background, or a computer that slept, could not have heard.
+ * Asks a silent peer for a sign of life, and gives it up after several unanswered Pings. Time in which
+ * this program was frozen does not count: a tab in the background, or a computer that slept, could not
+ * have heard.
  */
 export class Keepalive {
   #interval;
   #on;
   #timer;
   #asked = 0;
+  #hasHeard = false;
   #due = 0;
 
   /** @param {number} interval milliseconds @param {object} on `ping`, `renew` and `lost` */
@@ -30,11 +32,9 @@ export class Keepalive {
     this.#hasHeard = true;
   }
 
-  #hasHeard = false;
-
   #look() {
     const wasFrozen = performance.now() - this.#due > this.#interval / 2;
-    if (this.#hasHeard || wasFrozen) this.#asked = 0;
+    if (wasFrozen) this.#asked = 0;
     if (this.#asked > ASKED) {
       this.#asked = 0;
       if (!this.#on.renew()) return this.#on.lost();

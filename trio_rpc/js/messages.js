@@ -92,13 +92,11 @@ const READ = {
   },
   [HELLO](d) {
     const version = d.int();
-    const isNumber = (key) => Object.hasOwn(NUMBERS, key);
-    const bad = new Set(); // 16.0 is no integer, which the value alone would not show
     const info = d.named(1, (key) => {
-      if (isNumber(key) && !d.isInt) bad.add(key);
-      return d.value(2);
+      const isBad = Object.hasOwn(NUMBERS, key) && !d.isInt; // 16.0 is not an integer, but is equal to one
+      const value = d.value(2);
+      return isBad ? NaN : value;
     });
-    for (const key of bad) info[key] = NaN;
     return { version, info };
   },
   [WELCOME]: () => ({}),
@@ -161,7 +159,7 @@ function readEntry(d, key) {
 }
 
 /**
- * Returns the version that a first packet names, or null if it is no Hello. Nothing else of a Hello
+ * Returns the version that a first packet names, or null if it is not a Hello. Nothing else of a Hello
  * of another version is read.
  * @param {import("./decoder.js").Decoder} d
  */

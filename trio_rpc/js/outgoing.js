@@ -28,8 +28,9 @@ export class OutgoingCall {
   #options;
   #resolve;
   #reject;
-  #isCancelling = false;
   #isSettled = false;
+  /** Whether Cancel is sent. */
+  isCancelling = false;
   id = 0;
   /** Set while Items may arrive. */
   window = null;
@@ -59,11 +60,6 @@ export class OutgoingCall {
     });
   }
 
-  /** Whether it is sent, and its terminal message has not arrived. */
-  get isCancelling() {
-    return this.#isCancelling;
-  }
-
   begin() {
     const aborted = this.#signals.find((signal) => signal.aborted);
     if (aborted !== undefined) return this.#settle(abortReason(aborted));
@@ -88,7 +84,7 @@ export class OutgoingCall {
     const refer = (target) => {
       const kind = typeof target === "function" ? 1 : isStream(target) ? 2 : 0;
       if (kind === 0) return null;
-      const number = owner.nextReference();
+      const number = owner.references.size;
       owner.references.set(number, { kind, target });
       made.push(number);
       return new Reference(kind, number);
@@ -104,22 +100,16 @@ export class OutgoingCall {
     }
   }
 
-  #references = 0;
-
-  nextReference() {
-    return this.#references++;
-  }
-
   /** Cancels the call, and lets it settle with that reason once its handler has ended. */
   cancel(reason) {
-    if (this.#isSettled || this.#isCancelling) return;
+    if (this.#isSettled || this.isCancelling) return;
     this.reason = reason;
     if (this.id === 0 || this.#session.protocol.withdraw(this.id)) {
       this.#session.forgetWaiting(this);
       this.#settle(reason);
       return;
     }
-    this.#isCancelling = true;
+    this.isCancelling = true;
     this.#timer?.stop();
     this.items?.drop();
     this.#session.protocol.cancel(this.id, messageOf(reason));
@@ -166,7 +156,7 @@ export class OutgoingCall {
   /** Gives credit for items that the user has taken, once they are half of the first credit. */
   giveCredit({ items, bytes }) {
     const { window } = this;
-    if (window === null || this.#isCancelling) return false;
+    if (window === null || this.isCancelling) return false;
     if (items < window.mostItems / 2 && bytes < window.mostBytes / 2) return false;
     window.give(items, bytes);
     this.#session.protocol.credit(this.id, items, bytes);
@@ -186,7 +176,7 @@ function isStream(target) {
 
 /**
  * Makes calls from one place: a session, a handler, or a remote scope. All of them are structured:
- * what is made from a handler is cancelled when that handler ends.
+ * a call that a handler makes is cancelled when that handler ends.
  */
 export class Caller {
   #place;
@@ -199,7 +189,7 @@ export class Caller {
     this.#place = place;
   }
 
-  /** Returns what is sent, and the milliseconds that the call has. */
+  /** Returns the fields of the Request, and the milliseconds that the call may take. */
   #describe(method, args, options, context) {
     const place = this.#place;
     if (!Array.isArray(args)) throw new TypeError("args is not an array");
@@ -290,7 +280,7 @@ export class Caller {
     return makeProxy(this, service, options);
   }
 
-  /** Opens a remote scope: what is called in it ends, at the latest, when the scope is closed. */
+  /** Opens a remote scope: the calls in it end, at the latest, when the scope is closed. */
   openScope(options = {}) {
     const call = this.#make("trio_rpc.scope", [], options);
     call.begin();
@@ -321,8 +311,8 @@ export class RemoteScope extends Caller {
     return this.#call.settled;
   }
 
-  async [DISPOSE]() {
-    await this.close();
+  [DISPOSE]() {
+    return this.close();
   }
 }
 

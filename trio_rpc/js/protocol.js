@@ -123,7 +123,7 @@ export class Protocol {
 
   /**
    * Acts on a packet, and yields after each message, so that its user may pause there. `on` has a method for
-   * each event; a record is what the session put into `outgoing` or `incoming`.
+   * each event; a record is the object that the session put into `outgoing` or `incoming`.
    * @throws {RemoteProtocolError | Refused} the other half has then ENDED
    */
   *receive(packet, on) {
@@ -438,7 +438,7 @@ export class Protocol {
   }
 }
 
-// The tables of section 4: what a half may send, and what must not be sent to one.
+// The tables of section 4: the messages that a half may send, and those that must not be sent to it.
 const ALWAYS = [m.PING, m.PONG, m.GOODBYE];
 const WITHIN = [
   m.REQUEST, m.NOTIFICATION, m.REPLY, m.REPLY_ERR, m.CANCEL, m.CREDIT, m.PIECE, m.LAST_PIECE,

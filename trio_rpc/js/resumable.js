@@ -161,6 +161,7 @@ export class ResumableChannel {
     this.#isCaughtUp = false;
     if (this.#carrier === carrier) this.#carrier = null;
     carrier.close();
+    this.#rouse();
   }
 
   async #catchUp(carrier) {
@@ -232,7 +233,7 @@ export class ResumableChannel {
   send(packet) {
     this.#kept.push(packet);
     this.#keptBytes += packet.length;
-    const full = this.#isCaughtUp ? this.#carrier.send(this.#frameOf(this.#confirmed + this.#kept.length)) : undefined;
+    const full = this.#isCaughtUp ? this.#carrier?.send(this.#frameOf(this.#confirmed + this.#kept.length)) : undefined;
     return this.#hasRoom ? full : this.#room();
   }
 
@@ -260,7 +261,10 @@ export class ResumableChannel {
     return this.#end === null;
   }
 
-  /** Sends the end, and waits until everything has arrived, also over a later connection. */
+  /**
+   * Sends the end, and waits until everything has arrived, also over a later connection. There is none if
+   * the other end has closed as well.
+   */
   async close() {
     if (this.#isClosing) return;
     this.#isClosing = true;
@@ -273,7 +277,7 @@ export class ResumableChannel {
   }
 
   async #allArrived() {
-    while (this.#kept.length && this.#end?.error == null) await this.#change();
+    while (this.#kept.length && (this.#end === null || this.#carrier)) await this.#change();
   }
 }
 

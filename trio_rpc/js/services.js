@@ -1,5 +1,5 @@
 /**
- * What the other end may call. Only functions that were listed are found, in a Map that is made when
+ * The functions that the other end may call. Only functions that were listed are found, in a Map that is made when
  * a service is registered: no name that arrives is looked up anywhere else (law 13).
  */
 
@@ -51,7 +51,7 @@ export function entryOf(target) {
  *   "object", "array", or a function that tells whether a value fits
  */
 export const method = (run, parameters = null) => marked(run, parameters ? { parameters: read(parameters) } : {});
-/** A one way method: nobody waits for it, and what it throws is logged here. */
+/** A one way method: nobody waits for it, and an error that it throws is logged here. */
 export const notification = (run) => marked(run, { kind: NOTIFICATION });
 /** A function that returns an async iterable. An async generator function is one without this. */
 export const stream = (run) => marked(run, { kind: STREAM });

@@ -1,6 +1,6 @@
 /**
  * Turns of the event loop. Promises alone let neither the page draw nor its timers run, and a browser may
- * deliver many packets in one task. So whoever works on what has arrived looks at the clock, and waits for
+ * deliver many packets in one task. So code that works on arrived data looks at the clock, and waits for
  * the next turn when it has worked for some time.
  */
 

@@ -90,13 +90,13 @@ export class WebSocketChannel {
   }
 
   async receive() {
-    while (this.#packets.length === 0 && this.#end === null) {
+    while (!this.#packets.length && !this.#end) {
       await new Promise((resolve) => {
         this.#waiting = resolve;
       });
     }
     if (this.#packets.length) return this.#packets.shift();
-    if (this.#end.error !== null) throw this.#end.error;
+    if (this.#end.error) throw this.#end.error;
     return null;
   }
 

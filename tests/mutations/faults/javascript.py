@@ -11,7 +11,9 @@ VALUES = f"{SESSION}::test_values_pass_through_python_unchanged"
 LAZY = f"{SESSION}::test_a_call_that_a_handler_has_not_awaited_ends_before_its_answer"
 ODD = f"{SESSION}::test_whatever_a_page_throws_is_the_answer_of_that_call_alone"
 TURNS = "js/test_js_turns.py"
-RESUMING = "js/test_js_resuming.py::test_calls_streams_and_callbacks_notice_only_the_delay"
+LEAVING = "js/test_js_leaving.py"
+RESUMED = "js/test_js_resuming.py"
+RESUMING = f"{RESUMED}::test_calls_streams_and_callbacks_notice_only_the_delay"
 
 FAULTS = (
     fault(
@@ -77,6 +79,34 @@ FAULTS = (
         "    reference.iterator ??= iteratorOf(reference.target);\n"
         "    call.run(entryOf(() => {}), () => reference.iterator);\n",
         ODD,
+    ),
+    fault(
+        "a page that is unloaded waits for its functions",
+        "js/core.js",
+        "    this.calls.abandon();\n",
+        "    return;\n",
+        f"{LEAVING}::test_a_page_that_is_unloaded_does_not_wait_for_its_functions",
+    ),
+    fault(
+        "a page that is unloaded answers a call twice",
+        "js/incoming.js",
+        "    if (this.#hasEnded) return; // it",
+        "    // it",
+        f"{LEAVING}::test_a_page_that_is_unloaded_does_not_wait_for_room_to_send",
+    ),
+    fault(
+        "a session in JavaScript sends packets after its end",
+        "js/core.js",
+        "!this.#hungUp && (packet",
+        "(packet",
+        f"{LEAVING}::test_a_handler_that_goes_on_after_that_sends_nothing",
+    ),
+    fault(
+        "a session in JavaScript waits for a server that has left",
+        "js/resumable.js",
+        "(this.#end === null || this.#carrier)",
+        "this.#end?.error == null",
+        f"{RESUMED}::test_a_session_is_closed_as_soon_as_its_server_has_ended_in_good_order",
     ),
     fault(
         "a resumed session in JavaScript sends a packet twice",
