@@ -9,12 +9,11 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from trio_rpc.cli.exits import GRACE, Unreachable, Usage, describe_error
+from trio_rpc.cli.exits import GRACE, Unreachable, Usage, describe_error, naming_url
 from trio_rpc.cli.terminal import safe
 from trio_rpc.cli.through_gateway import GatewayCalls, is_web, through_gateway
 from trio_rpc.client import connect
@@ -284,19 +283,12 @@ async def _reported(
             try:
                 opened = await stack.enter_async_context(opening())
             except (OSError, RpcError) as exc:  # first: a certificate's error is also a ValueError
-                raise _unreachable(url, exc) from exc
+                raise Unreachable(naming_url(url, exc)) from exc
             except ValueError as exc:
                 raise Usage(safe(exc)) from exc
             yield opened
     except SessionBroken as exc:  # the session ended while the block waited for something else
-        raise _unreachable(url, exc, describe_error(exc)) from exc
-
-
-def _unreachable(
-    url: str, exc: Exception, details: Mapping[str, Any] = MappingProxyType({})
-) -> Unreachable:
-    text = safe(exc)
-    return Unreachable(text if url in text else f"{safe(url)}: {text}", details)
+        raise Unreachable(naming_url(url, exc), describe_error(exc)) from exc
 
 
 def _session(url: str, options: dict[str, Any]) -> contextlib.AbstractAsyncContextManager[Session]:

@@ -24,6 +24,7 @@ __all__ = [
     "describe_error",
     "error_line",
     "importing",
+    "naming_url",
 ]
 
 SHOWN_LEAVES = 5
@@ -96,6 +97,12 @@ def importing(what: str, extra: str) -> Iterator[None]:
         if text is None:
             raise
         raise Usage(text) from exc
+
+
+def naming_url(url: str, exc: Exception) -> str:
+    """Return the text of an error in connecting, after the URL unless the text names it."""
+    text = safe(exc)
+    return text if url in text else f"{safe(url)}: {text}"
 
 
 def describe_error(exc: BaseException) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from trio_rpc.channels import tls
-from trio_rpc.cli.exits import GRACE, CallFailed, Unreachable, Usage, importing
+from trio_rpc.cli.exits import GRACE, CallFailed, Unreachable, Usage, importing, naming_url
 from trio_rpc.cli.terminal import safe
 from trio_rpc.errors import Refused, RemoteCancelled, RpcError, SessionBroken, Unavailable
 from trio_rpc.services.decorators import Kind
@@ -117,14 +117,9 @@ async def _expect_http(web: WebClient, url: str) -> None:
     except trio.TooSlowError as exc:
         raise Unreachable(f"{url}: no HTTP answer within {HANDSHAKE:g} s") from exc
     except (OSError, SessionBroken) as exc:
-        raise Unreachable(_named(url, exc)) from exc
+        raise Unreachable(naming_url(url, exc)) from exc
     except RpcError:
         pass
-
-
-def _named(url: str, exc: Exception) -> str:
-    text = safe(exc)
-    return text if url in text else f"{url}: {text}"
 
 
 def _parts(url: str) -> SplitResult:
@@ -214,7 +209,7 @@ class GatewayCalls:
         try:
             yield
         except (OSError, Refused) as exc:
-            raise Unreachable(_named(self._url, exc)) from exc
+            raise Unreachable(naming_url(self._url, exc)) from exc
 
     async def _describe(self) -> list[dict[str, Any]]:
         with self._reported():
