@@ -86,7 +86,7 @@ FAULTS = (
         "an End that has arrived is dropped because a send fails",
         CHANNEL,
         "            self._outlet = None\n            self._lost.set()\n",
-        "            self._lose(carrier)\n",
+        "            self._carrier = self._outlet = None\n            self._lost.set()\n",
         TURNS,
     ),
     fault(
@@ -155,8 +155,8 @@ FAULTS = (
     fault(
         "the outlet of a lost connection is kept",
         CHANNEL,
-        "            self._carrier = self._outlet = None\n",
-        "            self._carrier = None\n",
+        "            self._outlet = None\n            self._lost.set()\n",
+        "            self._lost.set()\n",
         TURNS,
     ),
     fault(

@@ -574,7 +574,8 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         if carrier is self._carrier:
             self._outlet = None
             self._lost.set()
-            self.state = ConnectionState.RECONNECTING
+            if not self.is_over:
+                self.state = ConnectionState.RECONNECTING
             self._wake()
 
     def _lose(self, carrier: trio.abc.Channel[bytes] | None) -> None:
@@ -589,10 +590,8 @@ class ResumableChannel(trio.abc.Channel[bytes]):
     def _drop(self, carrier: trio.abc.Channel[bytes] | None) -> None:
         """Stop using a carrier, if it is the current one, and wake all waiting tasks."""
         if carrier is not None and carrier is self._carrier:
-            self._carrier = self._outlet = None
-            self._lost.set()
-            if not self.is_over:
-                self.state = ConnectionState.RECONNECTING
+            self._stop_sending(carrier)
+            self._carrier = None
         self._wake()
 
     def _wake(self) -> None:
