@@ -262,8 +262,8 @@ export class ResumableChannel {
   }
 
   /**
-   * Sends the end, and waits until everything has arrived, also over a later connection. There is none if
-   * the other end has closed as well.
+   * Sends the end, and waits until everything has arrived, also over a later connection. If the other end
+   * has closed as well, this does not wait for a later connection.
    */
   async close() {
     if (this.#isClosing) return;
