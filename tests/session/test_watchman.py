@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import trio
+import trio.testing
 
 from trio_rpc.session.watch import AT_ONCE, Watchman
 
@@ -50,3 +51,33 @@ async def test_sessions_that_are_due_together_are_looked_after_in_parts(autojump
         assert len(seen) == 2 * SESSIONS
         assert set(seen[:SESSIONS]) == set(seen[SESSIONS:])
         nursery.cancel_scope.cancel()
+
+
+class Last(Watched):
+    """A session that ends while the watchman looks after it, and was the last one."""
+
+    def act(self, now):
+        self.seen.append(self)
+        self.watchman.stop()
+        return False
+
+
+async def test_a_watchman_that_looks_after_a_session_can_be_stopped(autojump_clock):
+    watchman, seen = Watchman(), []
+    watchman.begin(Last(watchman, seen))
+    with trio.fail_after(60):
+        await watchman.run()
+    assert trio.current_time() == 5
+    assert len(seen) == 1
+
+
+async def test_a_watchman_that_sleeps_can_be_stopped(autojump_clock):
+    watchman, seen = Watchman(), []
+    watchman.begin(Watched(watchman, seen))
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watchman.run)
+            await trio.testing.wait_all_tasks_blocked()
+            watchman.stop()
+    assert trio.current_time() == 0
+    assert not seen

@@ -102,11 +102,11 @@ def address_of(host: str) -> str:
 
     An IPv6 client usually has a network of 64 bits for itself, so that network counts as one.
     """
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
+    if ":" not in host:  # IPv4, or no address
         return host
-    if address.version == 4:
+    try:
+        address = ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
         return host
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)

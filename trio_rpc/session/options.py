@@ -23,6 +23,11 @@ from trio_rpc.wire.registry import TypeRegistry
 
 __all__ = ["Authenticate", "Options", "SessionOptions", "check_options", "make_options"]
 
+# Made once: a union takes longer to make than to check, and many sessions have options.
+_FUNCTION = (Callable, type(None))
+_NUMBER = (int, float)
+_REGISTRY = (TypeRegistry, type(None))
+
 Authenticate: TypeAlias = Callable[[Session, Any], Awaitable[None]]
 """Checks the credentials of the other end: an async function of the session and the credentials.
 
@@ -115,20 +120,18 @@ class Options:
 
     def __post_init__(self) -> None:
         check_type("limits", self.limits, Limits, "a trio_rpc.Limits")
-        registry = TypeRegistry | None
-        check_type("registry", self.registry, registry, "a trio_rpc.TypeRegistry or None")
-        asynchronous = "an async function or None"
-        check_type("authenticate", self.authenticate, Callable | None, asynchronous)
-        check_type("trace", self.trace, Callable | None, "a function or None")
-        if is_coroutine_function(self.trace):
+        check_type("registry", self.registry, _REGISTRY, "a trio_rpc.TypeRegistry or None")
+        check_type("authenticate", self.authenticate, _FUNCTION, "an async function or None")
+        check_type("trace", self.trace, _FUNCTION, "a function or None")
+        if self.trace is not DEFAULT_TRACE and is_coroutine_function(self.trace):
             raise TypeError(f"trace must be a plain def, which cannot wait: {self.trace!r}")
-        check_type("unresponsive_after", self.unresponsive_after, float | int, "seconds")
+        check_type("unresponsive_after", self.unresponsive_after, _NUMBER, "seconds")
         if not self.unresponsive_after > 0:
             raise ValueError(f"unresponsive_after must be positive: {self.unresponsive_after}")
         check_codec(self.codec)
         check_filters(self.filters)
         check_detail(self.error_detail)
-        check_type("wait_for_service", self.wait_for_service, int | float, "a number of seconds")
+        check_type("wait_for_service", self.wait_for_service, _NUMBER, "a number of seconds")
         if not 0 <= self.wait_for_service < math.inf:
             raise ValueError(
                 f"wait_for_service must be a number of seconds, not {self.wait_for_service!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Final
 
 import trio
@@ -39,13 +38,14 @@ class SessionPlaces:
         self._opening: dict[Client, float] = {}
         self._open: set[Client] = set()
         # Bound: one key for each session, and for each that gave up its place and has not ended.
-        self._by_address: Counter[str] = Counter()
+        self._by_address: dict[str, int] = {}
         self.refused = 0
 
     def take(self, client: Client) -> Refused | None:
         """Take a place for a new session, which must :meth:`leave` it; return why there is none."""
         most = self._limits.max_sessions_per_address
-        if client.address and self._by_address[client.address] >= most:
+        here = self._by_address.get(client.address, 0)
+        if client.address and here >= most:
             return self._refuse(f"this address has {most} sessions (max_sessions_per_address)")
         most = self._limits.max_sessions
         if len(self._open) + len(self._opening) >= most:
@@ -55,7 +55,7 @@ class SessionPlaces:
             del self._opening[oldest]
             self._clients.drop(oldest)
         self._opening[client] = trio.current_time()
-        self._by_address[client.address] += 1
+        self._by_address[client.address] = here + 1
         return None
 
     def _refuse(self, text: str) -> Refused:
@@ -72,6 +72,6 @@ class SessionPlaces:
         """Give back the place of a session that has ended."""
         self._opening.pop(client, None)
         self._open.discard(client)
-        self._by_address[client.address] -= 1
-        if not self._by_address[client.address]:
-            del self._by_address[client.address]
+        left = self._by_address.pop(client.address) - 1
+        if left:
+            self._by_address[client.address] = left

@@ -14,7 +14,7 @@ def check_type(name: str, value: object, kind: Any, wanted: str) -> None:
     Args:
         name: the name of the argument.
         value: the argument.
-        kind: a class, or a union of classes.
+        kind: a class, a tuple of classes, or a union.
         wanted: the type in words.
     """
     if not isinstance(value, kind):

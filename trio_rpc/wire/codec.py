@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from itertools import chain
 from typing import Any, NamedTuple
 
 import msgpack
@@ -139,7 +138,7 @@ class Codec:
 
     def let_go(self) -> None:
         """Drop the reference that forms a cycle with this object. It decodes plain values then."""
-        self._reader = self._reader._replace(shapes=None)
+        self.use(None)
 
     def encode(
         self, message: Message, references: Callable[[Any], Reference | None] | None = None
@@ -198,9 +197,9 @@ class Codec:
             walk(memoryview(packed), most)
         return packed
 
-    def use(self, shapes: Shapes) -> None:
+    def use(self, shapes: Shapes | None) -> None:
         """Decode lone messages into these annotated types. Such a message has its ``shape`` set."""
-        self._reader = self._reader._replace(shapes=shapes)
+        self._reader = Reader(shapes, self._registry, self.limits)
 
     def decode(self, packet: bytes) -> Iterable[Message]:
         """Decode the messages of one packet, lazily if there are several.
@@ -223,7 +222,7 @@ class Codec:
             except msgpack.ExtraData as error:
                 rest = error.extra
                 first = self._message(error.unpacked, packet, 0, len(packet) - len(rest))
-                return chain((first,), self._decode_all(rest))
+                return self._with_rest(first, rest)
             return (self._message(fields, packet, 0, len(packet)),)
         piece = lone_piece(packet)
         if piece is not None:
@@ -255,6 +254,15 @@ class Codec:
         if messages is None:
             self._refused_many = REFUSED
         return messages
+
+    def _with_rest(self, first: Message, rest: bytes) -> Iterator[Message]:
+        """Yield a message and those after it. The first Request of a session comes in this way."""
+        yield first
+        last = self._read_in_one_pass(rest)
+        if last is not None:
+            yield last
+        else:
+            yield from self._decode_all(rest)
 
     def _decode_all(self, packet: bytes) -> Iterator[Message]:
         # Not kept between packets: it holds 40 KiB, and a server may have many sessions.

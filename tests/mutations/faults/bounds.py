@@ -36,6 +36,20 @@ FAULTS = (
         hangs=True,
     ),
     fault(
+        "a watchman that looks after a session seems to sleep",
+        "session/watch.py",
+        "        self._sleeper = None\n        return Abort.SUCCEEDED\n",
+        "        return Abort.SUCCEEDED\n",
+        "session/test_watchman.py",
+    ),
+    fault(
+        "a watchman that sleeps is not woken to end",
+        "session/watch.py",
+        "            trio.lowlevel.reschedule(self._sleeper)\n",
+        "",
+        "session/test_watchman.py",
+    ),
+    fault(
         "a server's session goes on when its task is cancelled",
         "session/reader.py",
         "                if self._is_stoppable:\n                    self._core.lifecycle.stop()\n                    raise\n",

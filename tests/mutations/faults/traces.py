@@ -27,7 +27,7 @@ FAULTS = (
     fault(
         "an async function is accepted as a trace",
         "session/options.py",
-        "        if is_coroutine_function(self.trace):\n",
+        "        if self.trace is not DEFAULT_TRACE and is_coroutine_function(self.trace):\n",
         "        if False:\n",
         "session/test_trace_details.py",
     ),
