@@ -96,7 +96,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parents=[_common(argument_default=argparse.SUPPRESS)],
     )
     comparing.add_argument("revision", metavar="REV", help="a commit, a tag or a branch")
-    showing = commands.add_parser("show", help="report and draw what --json has written")
+    showing = commands.add_parser("show", help="report and draw results that --json has written")
     showing.add_argument("files", nargs="+", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
     if options.plot and not plots.possible():
@@ -162,7 +162,7 @@ def _measure(options: argparse.Namespace, parts: list[Part], how: dict[str, Any]
 
 
 def _show(options: argparse.Namespace) -> list[Outcome]:
-    """Report what several runs have written, as if it were one run."""
+    """Report the results of several runs as if they were one run."""
     found = [json.loads(file.read_text()) for file in options.files]
     outcomes = [outcome for one in found for outcome in report.from_json(one)]
     options.quick = any(one["quick"] for one in found)

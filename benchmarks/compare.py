@@ -68,7 +68,7 @@ def run(
 
 
 def is_skipped(outcome: Outcome) -> bool:
-    """Whether only the revision could not run this row: it may lack the feature."""
+    """Return whether only the revision could not run this row: it may lack the feature."""
     before, _ = outcome.titles
     return set(outcome.failures) == {before}
 

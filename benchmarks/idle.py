@@ -3,8 +3,8 @@
     python -m benchmarks.idle
 
 A server in this process gets sessions from clients that are bare sockets, each of which has made one
-call. So everything that grows is the server's. The objects are those that the garbage collector
-tracks. The bytes are those that Python allocates; the resident memory of the process, which
+call. So only the server's part grows. It counts the objects that the garbage collector tracks, and
+the bytes that Python allocates. The resident memory of the process, which
 `python -m benchmarks --only sessions` measures, also has the gaps between them.
 """
 

@@ -118,7 +118,7 @@ class Load:
         return self.outcomes["answered"] / (trio.current_time() - began)
 
     async def open(self, rate: float, seconds: float) -> None:
-        """Begin calls at a rate, whatever becomes of them."""
+        """Begin calls at a rate, whether or not the earlier ones have ended."""
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             number = 0

@@ -40,7 +40,7 @@ class Load:
     """Bytes of the payload."""
 
     limit: float = 60.0
-    """The time limit of a turn in seconds. After it, both processes are killed, a failure."""
+    """The time limit of a turn in seconds. Later, both ends are killed, and the turn has failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from trio_rpc.util.owner import Owner
 __all__ = ["Health", "HealthStatus"]
 
 HealthStatus: TypeAlias = Literal["serving", "not_serving", "draining", "unknown"]
-"""``"serving"``: it can do its work. ``"not_serving"``: it cannot, now. ``"draining"``: it ends
-what it has begun, and should get nothing new. ``"unknown"``: there is no service of that name."""
+"""``"serving"``: it can do its work. ``"not_serving"``: it cannot, now. ``"draining"``: it only
+finishes its present work, and should get nothing new. ``"unknown"``: there is no such service."""
 
 
 class Health:

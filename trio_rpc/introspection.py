@@ -79,7 +79,7 @@ class Snapshot:
     """The sessions and calls of a program at one moment."""
 
     sessions: list[OpenSession]
-    """The open sessions, those with the most calls first."""
+    """The open sessions, beginning with the one that has the most calls."""
     calls: list[CallInFlight]
     """The calls in flight, the oldest first."""
     sessions_in_all: int
@@ -184,7 +184,7 @@ class Introspection:
             ValueError: the call is one that this program makes. Cancel the one that it is made in.
         """
         if not self._may_cancel:
-            raise PermissionError("this server shows its calls, and does not allow to cancel them")
+            raise PermissionError("this server shows its calls, but does not allow cancelling them")
         found = self._find(key)
         if found is None:
             return False

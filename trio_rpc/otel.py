@@ -192,7 +192,7 @@ def _outcome(error: BaseException | None) -> dict[str, str]:
     if error is None:
         return {"rpc.status_code": "ok"}
     code = next((code for cls, code in _CODES.items() if isinstance(error, cls)), "raised")
-    # A class of this program, or a constant. The name in a RemoteError is the peer's.
+    # A class of this program, or a constant. The peer chooses the name in a RemoteError.
     kind = type(error).__qualname__ if code == "raised" else code
     return {"rpc.status_code": code, "error.type": kind}
 

@@ -192,7 +192,7 @@ class Server:
                 )
 
     def session_events(self) -> AsyncIterator[SessionEvent]:
-        """Iterate over the sessions: those that are open, then each that opens or is over.
+        """Iterate over the sessions: all open ones, then each session that opens or is over.
 
         The iteration ends with the server. A slow reader misses sessions that have opened and ended
         before it reads, but gets the end of each session whose opening it has read.
@@ -310,9 +310,9 @@ async def open_server(
     Leaving the block ends all sessions at once.
 
     Args:
-        services: the services that clients may call, as in :func:`open_session`. Those that all
-            sessions share, and that are async context managers, are entered before the server
-            listens, and left when all sessions are over.
+        services: the services that clients may call, as in :func:`open_session`. Async
+            context managers that all sessions share are entered before the server listens, and left
+            when all sessions are over.
         *urls: ``tcp://host:port`` (port 0: any free port), ``tls://host:port``,
             ``unix:///path``, ``ws://host:port/path``, ``wss://host:port/path``,
             ``nats://host,host/service`` or ``nats://host,host/service/instance``.

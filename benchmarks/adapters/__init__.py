@@ -47,7 +47,7 @@ MODULES = (
 
 UNUSABLE = {
     "tractor": "its newest release, 0.1.0a5, imports trio.MultiError, which Trio has removed",
-    "purerpc": "its newest release, 0.8.0, requires h2 3, which lacks what hypercorn requires of h2",
+    "purerpc": "its newest release, 0.8.0, requires h2 3, but hypercorn requires a newer h2",
 }
 """Libraries that cannot be measured beside the others, with the reason."""
 

@@ -160,7 +160,7 @@ BAD_UPGRADES = (
 async def send_bad(kind: str, port: int, number: int) -> bool:
     """Connect, send something bad, and wait for the end; tell whether the server ended it."""
     if kind == "frames":
-        # One of four is random. The others are the table's.
+        # One of four is random. The others are from the table.
         random = frame(os.urandom(40))
         data = BAD_FRAMES[number % len(BAD_FRAMES)] if number % 4 else random
     else:

@@ -26,13 +26,13 @@ PROBE_PAUSE = 0.005
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value, and the greatest that holds. Without one, it is only shown."""
+    """A measured value and its bound. A value without a bound is only shown."""
 
     name: str
     value: float
     most: float | None = None
     of_speed: bool = False
-    """It depends on the machine's speed and other programs, so that a quick run does not judge."""
+    """Whether it depends on the machine's speed and other programs: a quick run only shows it."""
 
     @property
     def holds(self) -> bool:
@@ -219,7 +219,7 @@ async def busy(sizes: Sizes) -> list[Figure]:
         return bench.figures
 
 
-# ── What strangers may cost ──────────────────────────────────────────────────────────────────
+# ── The cost of strangers ────────────────────────────────────────────────────────────────────
 
 
 async def silent(sizes: Sizes) -> list[Figure]:

@@ -13,7 +13,7 @@ class JobFailed(Exception):
 
 
 class Job:
-    """One job, which runs until it has ended, whoever watches it."""
+    """One job, which runs to its end, whether or not a client watches it."""
 
     def __init__(self, frames: int) -> None:
         self.scope = trio.CancelScope()

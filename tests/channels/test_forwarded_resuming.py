@@ -153,7 +153,7 @@ async def _expect_silence(client):
     assert trio.current_time() < 20
 
 
-async def test_a_session_ends_when_its_carrier_is_lost_for_good(autojump_clock):
+async def test_a_session_ends_when_its_carrier_is_lost_permanently(autojump_clock):
     async with (
         forwarded(grace=20, a=serving(Slow())) as (network, forwarding),
         trio.open_nursery() as nursery,

@@ -48,7 +48,7 @@ async def accept_and_use(listener, greeting, outcome):
 
 
 async def connect_both(listen, context, connect, client_context):
-    """Connect a client to a server, and return what each has received, or its error."""
+    """Connect a client to a server, and return the packets or the error of each."""
     (listener,) = await open_listeners(f"{listen}://127.0.0.1:0", ssl_context=context)
     url = f"{connect}://{listener.url.partition('://')[2]}"
     at_server, at_client = [], []

@@ -48,7 +48,7 @@ async def test_a_call_goes_to_one_of_several_instances(two, capsys):
         assert capsys.readouterr().out == '"hi"\n'
 
 
-async def test_a_stream_comes_from_one_that_can_be_reached(two, capsys):
+async def test_a_stream_comes_from_an_instance_that_can_be_reached(two, capsys):
     down = Target(url="tcp://127.0.0.1:1", connection=Connection(also=[two.url]))
     output = Output(as_json=True)
     await calling.stream(down, "e.up_to", "[3]", output, count=math.inf, patience=math.inf)

@@ -183,7 +183,7 @@ COMMANDS = [call, notify, describe, bench, top]
         (greeting, "illegal status line"),
     ],
 )
-async def test_a_peer_without_http_is_no_gateway(command, handler, text, autojump_clock):
+async def test_a_peer_without_http_is_not_a_gateway(command, handler, text, autojump_clock):
     autojump_clock.autojump_threshold = 0.5  # not while bytes travel over loopback
     async with peer(handler) as target:
         with pytest.raises(Unreachable, match=text) as caught:
@@ -224,7 +224,7 @@ async def test_a_program_that_cannot_be_started_is_one_line_without_the_log():
     assert b"cannot be split into words" in done.stderr
 
 
-def test_a_certificate_of_nobody_is_explained(tmp_path):
+def test_a_file_without_a_certificate_is_explained(tmp_path):
     path = tmp_path / "certificate.pem"
     path.write_text("hello", "utf-8")
     for given, text in (

@@ -144,7 +144,7 @@ async def test_a_notification_arrives():
     assert service.notes == ["hello"]
 
 
-async def test_what_callbacks_are_called_with_is_printed_in_order(capsys):
+async def test_the_arguments_of_callbacks_are_printed_in_order(capsys):
     async with works() as (_, target):
         for output in (Output(as_json=True), Output(as_json=False)):
             await calling.call(

@@ -203,7 +203,7 @@ async def test_a_gateway_is_measured_and_watched(shop, capsys):
     assert json.loads(capsys.readouterr().out)["sessions"] == []
 
 
-async def test_headers_go_along_and_a_refusal_is_no_session(shop):
+async def test_headers_are_sent_and_a_refusal_is_one_line(shop):
     _, target = shop
     wrong = Connection(header=["Authorization: Bearer wrong"])
     with pytest.raises(Unreachable, match="log in first"):

@@ -408,11 +408,11 @@ async def test_a_sender_that_waits_for_its_turn_raises_when_the_session_is_lost(
 
         @nursery.start_soon
         async def send():
-            with pytest.raises(trio.BrokenResourceError, match="gone for good"):
+            with pytest.raises(trio.BrokenResourceError, match="the client has left"):
                 await setup.channel.send(b"too late")
 
         await wait_all_tasks_blocked()
-        setup.channel.fail("gone for good")
+        setup.channel.fail("the client has left")
         carrier.release()
 
 

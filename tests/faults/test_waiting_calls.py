@@ -96,7 +96,7 @@ async def run(grace, forth, back):
 
 
 def check(outcomes, ledger):
-    """Each call ends, its fate is true, and none is handled twice."""
+    """Check that each call has ended with its true fate, and that none was handled twice."""
     assert set(outcomes) == set(range(CALLS))
     for number, outcome in outcomes.items():
         count = ledger.counts[number]

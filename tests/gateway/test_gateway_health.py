@@ -63,7 +63,7 @@ async def _hold(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(("method", "kind"), [("ticks", "stream"), ("chat", "duplex")])
-async def test_what_a_gateway_does_not_carry_is_refused_with_what_to_use(method, kind):
+async def test_a_stream_is_refused_by_a_gateway_with_an_alternative(method, kind):
     async with hosting(Gateway(Service())) as url, httpx.AsyncClient(base_url=url) as http:
         answer = await http.post(f"/api/{method}", json={})
     assert answer.status_code == 404

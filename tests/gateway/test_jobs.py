@@ -187,7 +187,7 @@ async def test_two_clients_watch_one_job(reports):
     assert (shown, results) == ([0.1, 0.1], [{"year": 1}] * 2)
 
 
-async def test_an_error_of_a_job_is_raised_for_those_who_wait_for_its_result(reports):
+async def test_an_error_of_a_job_is_raised_by_its_result(reports):
     async with hosting(Gateway(reports)) as url:
         job = await message_of(url).start("fail")
         with pytest.raises(trio_rpc.RemoteError, match="no such year") as caught:

@@ -75,7 +75,7 @@ FRAMES: dict[str, tuple[str | bytes, str]] = {
         GOES_ON,
     ),
 }
-"""A frame in the middle of a call, and what becomes of the call."""
+"""A frame in the middle of a call, and its effect on the call."""
 
 
 def hostile(frame: str | bytes, connections: list[str]) -> Starlette:

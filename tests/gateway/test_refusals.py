@@ -421,7 +421,7 @@ async def test_a_compressed_body_is_refused(counter, coding):
             assert (got.status_code, "must not be compressed" in got.text) == (415, True)
 
 
-async def test_hidden_files_are_no_pages(counter, tmp_path):
+async def test_hidden_files_are_not_served_as_pages(counter, tmp_path):
     for name in (".env", ".git/config", "docs/.cache/a", ".well-known/a", ".well-known/.b", "a.b"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("text")

@@ -14,7 +14,7 @@ from trio_rpc.gateway import Gateway, GatewayLimits, open_spread, outlives
 
 
 class Work:
-    """Counts what runs at one instance."""
+    """Counts the calls that run at one instance."""
 
     def __init__(self) -> None:
         self.go = trio.Event()

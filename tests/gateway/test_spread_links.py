@@ -122,7 +122,7 @@ async def test_instances_find_each_other_through_nats(autojump_clock, nursery):
             assert answer.status == 410
 
 
-async def test_a_name_that_a_stranger_made_up_is_no_part_of_a_subject(autojump_clock, nursery):
+async def test_a_name_that_a_stranger_made_up_is_not_part_of_a_subject(autojump_clock, nursery):
     async with open_broker() as broker:
         a, b = Joined("a"), Joined("b")
         async with a.join(f"{broker.url}/gateways"), b.join(f"{broker.url}/gateways"):

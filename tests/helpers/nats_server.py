@@ -102,7 +102,7 @@ class NatsServer:
             self.cluster_port = int(ports["cluster"][0].rpartition(":")[2])
 
     def ports(self):
-        """Return the ports that the process listens at, or None if it has not told yet."""
+        """Return the ports that the process listens at, or None if it has not written them yet."""
         for path in self.place.glob("*.ports"):
             with contextlib.suppress(ValueError):
                 return json.loads(path.read_text())

@@ -138,7 +138,7 @@ async def opened(request) -> WebSocketConnection:
     return websocket
 
 
-async def test_what_no_peer_should_send_ends_the_session_with_a_reason(tmp_path):
+async def test_an_illegal_frame_ends_the_session_with_a_reason(tmp_path):
     """And the call in flight fails with the fate UNKNOWN, within bounded time."""
 
     async def handle(request) -> None:

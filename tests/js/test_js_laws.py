@@ -320,7 +320,7 @@ async def test_law_11_calls_wait_for_credit_and_the_reader_for_nothing_with_java
     assert main.log == ["ended", "ended", "ended", 2]
 
 
-async def test_law_13_nobody_gets_in_by_name_with_javascript(end, tmp_path):
+async def test_law_13_only_offered_methods_can_be_called_with_javascript(end, tmp_path):
     script = """
     const names = ["__proto__", "page.__proto__", "page.constructor", "page.toString", "toString",
       "constructor.constructor", "page", "page.echo.call", "window.alert", "page.hasOwnProperty"];
@@ -335,7 +335,7 @@ async def test_law_13_nobody_gets_in_by_name_with_javascript(end, tmp_path):
     ]
 
 
-async def test_law_14_what_cannot_be_sent_raises_at_its_sender_with_javascript(end, tmp_path):
+async def test_law_14_an_unsendable_value_raises_at_its_sender_with_javascript(end, tmp_path):
     script = """
     const endless = [];
     endless.push(endless);

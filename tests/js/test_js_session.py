@@ -312,7 +312,7 @@ class Driver:
             return f"{type(exc).__name__} {exc}"
 
 
-async def test_whatever_a_page_throws_is_the_answer_of_that_call_alone(tmp_path):
+async def test_any_value_that_a_page_throws_is_the_answer_of_that_call_alone(tmp_path):
     script = """
     const iterable = (iterator) => ({ [Symbol.asyncIterator]: () => iterator() });
     const session = await rpc.connect(url, { services: { page: {

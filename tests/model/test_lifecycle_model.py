@@ -117,7 +117,7 @@ class Sessions(RuleBasedStateMachine):
         self.notified += 1
 
     def _became_quiet(self):
-        """After the last activity has ended, a closing session is over."""
+        """End a closing session after its last activity."""
         if self.closes and self.wire.theirs is Half.LEAVING and self.work.are_over:
             self.over = True
 
@@ -181,7 +181,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule()
     def the_time_to_close_is_over(self):
-        """Only a session that is closing has a time limit."""
+        """End the session if it is closing: no other stage has a time limit."""
         if self.closes:
             self.over = True
         self.lifecycle.stop_if_late(MUCH_LATER)

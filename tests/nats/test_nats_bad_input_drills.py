@@ -147,7 +147,7 @@ async def test_a_wrong_password_is_refused_at_once_in_each_entry_point(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a\r\nPUB b 0\r\n\r\n", "*", ">", "a.b", "a b", "", "é"])
-async def test_a_name_that_is_none_is_refused_before_a_socket_is_opened(name, monkeypatch):
+async def test_an_invalid_name_is_refused_before_a_socket_is_opened(name, monkeypatch):
     def refuse(*_args, **_options):
         raise AssertionError("a socket was opened")
 

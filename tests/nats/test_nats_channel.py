@@ -156,7 +156,7 @@ def message(kind, seq=0, consumed=0, rest=b""):
 
 
 @pytest.mark.parametrize("kind", ["D", "P", "K", "C", "X"])
-def test_a_gap_is_noticed_with_whatever_arrives_next(kind):
+def test_a_gap_is_noticed_with_the_next_message(kind):
     core = c.ChannelCore(1000)
     assert not core.receive(message("D", 0, 0, b"first")).has_gap
     assert core.receive(message(kind, 2, 0, b"later")).has_gap
@@ -307,7 +307,7 @@ async def test_an_idle_channel_lasts(autojump_clock):
 async def test_a_channel_breaks_when_there_is_no_server_for_too_long(autojump_clock):
     options = NatsOptions(outage=10)
     async with open_broker() as broker, open_channels(broker, options=options) as (ours, _theirs):
-        broker.info["headers"] = False  # it accepts nobody any more
+        broker.info["headers"] = False  # it accepts no client any more
         for client in list(broker.clients):
             broker.drop(client)
         started = trio.current_time()
@@ -333,7 +333,7 @@ async def test_a_message_for_a_channel_that_has_ended_is_answered_by_a_reset():
             await ours.receive()
 
 
-async def test_a_reader_that_stops_bounds_what_is_on_its_way():
+async def test_a_reader_that_stops_bounds_the_bytes_in_transit():
     async with open_broker() as broker, open_channels(broker) as (ours, theirs):
         sent = 0
         with trio.move_on_after(0.5):

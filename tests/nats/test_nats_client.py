@@ -202,7 +202,7 @@ async def test_the_servers_that_a_cluster_names_are_used():
             await nats.flush()
             ups = []
             nats.on_up(lambda: ups.append(1))
-            first.info["headers"] = False  # it accepts nobody any more
+            first.info["headers"] = False  # it accepts no client any more
             first.drop(first.clients[0])
             await until(lambda: ups)
             assert len(second.clients) == 1
@@ -351,7 +351,7 @@ async def test_a_server_without_tls_is_refused_by_a_client_that_insists():
                 pass
 
 
-async def test_permissions_are_an_error_for_whoever_lacks_them(tmp_path):
+async def test_missing_permissions_are_an_error(tmp_path):
     config = """authorization { users: [
       { user: ann, password: a, permissions: { publish: ["ok"], subscribe: ["_INBOX.>"] } } ] }
     """

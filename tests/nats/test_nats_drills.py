@@ -191,7 +191,7 @@ async def test_a_frozen_instance_is_noticed(tmp_path):
         assert 2 < seconds < 12
 
 
-async def test_nobody_there_is_an_error_at_once(tmp_path):
+async def test_a_service_without_instances_is_an_error_at_once(tmp_path):
     async with nats_server(tmp_path) as server, open_nats(server.url) as nats:
         started = trio.current_time()
         with pytest.raises(ConnectionRefusedError, match="nobody serves the service 'market'"):
@@ -200,7 +200,7 @@ async def test_nobody_there_is_an_error_at_once(tmp_path):
         report(f"nobody there: {(trio.current_time() - started) * 1000:.1f} ms")
 
 
-async def test_a_stopped_reader_costs_nobody_memory(tmp_path):
+async def test_a_stopped_reader_costs_little_memory(tmp_path):
     """512 MiB are offered to a reader that does not read."""
     async with (
         nats_server(tmp_path) as server,

@@ -26,7 +26,7 @@ def test_subjects(subject):
 @pytest.mark.parametrize(
     "subject", ["", ".", "a.", ".a", "a..b", "a b", "a\r\nb", "a\0", "a" * 257]
 )
-def test_what_is_not_a_subject_is_refused(subject):
+def test_an_invalid_subject_is_refused(subject):
     for pattern in (False, True):
         with pytest.raises(ValueError, match="not a NATS subject"):
             check_subject(subject, pattern=pattern)

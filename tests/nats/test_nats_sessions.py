@@ -54,7 +54,7 @@ async def test_a_server_listens_at_nats_and_with_and_without_tls():
                 assert await session.call("who") == "a"
 
 
-async def test_nobody_there_is_an_error_that_names_the_service():
+async def test_a_service_without_instances_is_an_error_that_names_it():
     async with open_broker() as broker:
         with pytest.raises(ConnectionRefusedError, match="nobody serves the service 'market'"):
             async with trio_rpc.connect(f"{broker.url}/market"):
@@ -120,7 +120,7 @@ OFFERS = [
 
 
 @pytest.mark.parametrize("offer", OFFERS, ids=range(len(OFFERS)))
-async def test_a_bad_request_is_refused_and_costs_nobody_else(offer):
+async def test_a_bad_request_is_refused_and_does_not_affect_others(offer):
     async with open_broker() as broker, open_channels(broker) as (ours, theirs):
         async with open_nats(broker.url) as stranger:
             before = len(broker.clients)

@@ -318,7 +318,7 @@ async def test_an_error_is_named_but_its_text_is_not_told(telemetry, session):
         assert PAYLOAD not in span.to_json()
 
 
-async def test_a_cancelled_call_says_so_and_is_no_error(telemetry, session):
+async def test_a_cancelled_call_says_so_and_is_not_an_error(telemetry, session):
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.call, "hangs")
@@ -378,7 +378,7 @@ async def test_a_bad_traceparent_begins_a_new_trace(telemetry, session, parent):
     assert telemetry.span("echo", SpanKind.SERVER).parent is None
 
 
-async def test_the_span_in_which_a_session_was_opened_is_no_parent_of_its_calls(telemetry):
+async def test_the_span_in_which_a_session_was_opened_is_not_the_parent_of_its_calls(telemetry):
     tracer = telemetry.tracers.get_tracer("test")
     with tracer.start_as_current_span("start-up"):
         pair = open_session_pair(None, Service(), options_b=telemetry.options)

@@ -121,7 +121,7 @@ async def test_a_call_that_all_instances_refuse_is_repeated_when_they_have_asked
     assert all(10 <= later - sooner <= 15 for sooner, later in itertools.pairwise(times))
 
 
-async def test_what_any_instance_would_refuse_is_raised_with_a_note(autojump_clock, three):
+async def test_an_error_that_any_instance_would_raise_has_a_note(autojump_clock, three):
     async with pool_of(*three) as pool:
         with pytest.raises(trio_rpc.MethodNotFound) as caught:
             await pool.call("nothing")
@@ -344,7 +344,7 @@ async def test_the_number_of_waiting_calls_is_bounded(autojump_clock, nursery, t
             callers.cancel_scope.cancel()
 
 
-async def test_law_16_a_caller_that_tries_again_and_again_stops_nobody(autojump_clock, three):
+async def test_law_16_a_caller_that_repeats_its_call_stops_no_other_task(autojump_clock, three):
     async with pool_of(three[0], max_waiting=0) as pool:
         three[0].kill()
         await trio.sleep(1)

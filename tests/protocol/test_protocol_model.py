@@ -318,7 +318,7 @@ class TwoEnds(RuleBasedStateMachine):
 
     @rule(side=SIDES, count=st.integers(1, 3))
     def deliver(self, side, count):
-        """Deliver what ``side`` has written."""
+        """Deliver packets that ``side`` has written."""
         sender, receiver = self.ends[side], self.other(side)
         for _ in range(min(count, len(sender.link))):
             for event in receiver.protocol.receive(sender.link.popleft()):

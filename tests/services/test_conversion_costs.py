@@ -20,7 +20,7 @@ def spent(annotation, value):
     return read.most - read.left
 
 
-def test_an_attempt_that_fails_costs_more_than_one_that_succeeds():
+def test_a_failed_attempt_costs_more_than_a_successful_one():
     either = list[IPv4Address | IPv4Network]
     at_once = spent(either, ["1.2.3.4"])
     network = spent(list[IPv4Network], ["1.2.3.0/24"])

@@ -34,7 +34,7 @@ def test_a_member_whose_value_is_a_container_arrives_as_itself(member):
 
 
 @pytest.mark.parametrize("value", [[1], [], [1, "b"], {"a": (2,)}, (1, "b"), [[2], 1]])
-def test_another_container_is_no_member(value):
+def test_another_container_is_not_a_member(value):
     with pytest.raises((TypeError, ValueError), match="is not a valid Shape"):
         convert_to(value, adapt(Shape))
 

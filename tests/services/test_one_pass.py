@@ -358,7 +358,7 @@ BAD_MESSAGES = {
 
 
 @pytest.mark.parametrize("what", BAD_MESSAGES)
-def test_what_a_message_may_not_hold_is_refused_in_both_ways(what):
+def test_a_forbidden_message_is_refused_in_both_ways(what):
     wanted, packet = BAD_MESSAGES[what]
     is_deep = "deep" in what
     limits = Limits(max_depth=4) if is_deep else Limits()

@@ -244,6 +244,6 @@ def test_the_other_kinds():
     assert methods["log"]["kind"] == "notification"
 
 
-def test_what_is_no_service_is_refused():
+def test_an_object_that_is_not_a_service_is_refused():
     with pytest.raises(TypeError):
         trio_rpc.schema(3)

@@ -254,7 +254,7 @@ def test_tsc_accepts_right_uses_and_refuses_wrong_ones(tmp_path, gateway):
     shutil.copy(client, tmp_path)
     (tmp_path / "api.ts").write_text(typescript(SERVICES, gateway=gateway))
     (tmp_path / "uses.mts").write_text(USES_OF_MESSAGE if gateway else USES_OF_SESSION)
-    ran = subprocess.run(  # noqa: S603 - a program of ours
+    ran = subprocess.run(  # noqa: S603 - a program of this repository
         [*TSC, *OPTIONS, LIB, "uses.mts"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (ran.returncode, ran.stdout) == (0, "")

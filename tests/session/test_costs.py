@@ -49,7 +49,7 @@ class Cost:
     bytes: int
     writes: int
     reads: int = field(compare=False)
-    """Not compared: one read may return what two writes have sent."""
+    """Not compared: one read may return the bytes of two writes."""
 
     waits: int
     """The number of times that Trio waited for I/O."""
@@ -325,7 +325,7 @@ async def test_an_idle_session_of_a_server_has_few_objects_for_the_garbage_colle
     request = codec.encode(m.Request(1, "bench.echo", [PAYLOAD]))
 
     async def connect_some(count):
-        """Connect clients that are only sockets, so that all counted objects are the server's."""
+        """Connect clients that are only sockets, so that only the server's objects are counted."""
         for _ in range(count):
             client = socket.create_connection(("127.0.0.1", port))
             stack.callback(client.close)
@@ -368,7 +368,7 @@ async def test_an_idle_session_of_a_client_has_few_objects_for_the_garbage_colle
             await open_some(nursery, 2)
             before = _tracked()
             await open_some(nursery, SESSIONS)
-            # The task that holds the block is the user's own: about ten objects.
+            # The task that holds the block belongs to the user: about ten objects.
             assert (_tracked() - before) // SESSIONS <= AT_SERVER + AT_CLIENT + 10
             nursery.cancel_scope.cancel()
 

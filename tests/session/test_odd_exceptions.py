@@ -129,7 +129,7 @@ async def test_a_note_about_an_error_without_text_is_added_to_the_exception_of_a
     assert notes == ["and ticks failed as it was closed: <repr() of Wordless failed>"]
 
 
-async def test_a_frozen_exception_leaves_a_block_of_ours_as_itself():
+async def test_a_frozen_exception_passes_through_one_exception_unchanged():
     mine, other = Frozen(1), Frozen(2)
 
     async def fail():

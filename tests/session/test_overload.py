@@ -124,7 +124,7 @@ async def test_the_bound_holds_for_all_sessions_together(serve, work):
     assert (await two.read(m.Reply)).result == "c"
 
 
-async def test_a_plain_handler_also_waits_for_those_before_it(serve, work):
+async def test_a_plain_handler_also_waits_for_earlier_calls(serve, work):
     server = serve(work, max_handlers=1)
     peer = await server.client()
     peer.send(request(1), request(2, "plain"), m.Notification("note", ["3"]), request(4, "plain"))
@@ -287,7 +287,7 @@ async def test_a_session_that_ends_leaves_nothing_queued_and_passes_its_turn_on(
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_nothing_is_left_whatever_happens(serve, work, seed, autojump_clock):
+async def test_no_work_is_left_after_random_calls_and_losses(serve, work, seed, autojump_clock):
     """Calls of all kinds, cancels and lost sessions at random; then all counts are zero."""
     chance = random.Random(seed)  # noqa: S311 - a test
     server = serve(work, max_handlers=3, max_queued=20)
@@ -332,7 +332,7 @@ async def test_calls_without_a_deadline_are_never_refused_for_their_wait():
     assert not load.admits(math.inf, 0)
 
 
-async def test_a_long_gap_between_two_calls_refuses_nobody(autojump_clock):
+async def test_after_a_long_gap_between_two_calls_none_is_refused(autojump_clock):
     """A connection is cut, and then hundreds of calls arrive that have waited only for it."""
     load = Load(ServerLimits())
     for _ in range(2):

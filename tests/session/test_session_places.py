@@ -118,7 +118,7 @@ async def test_an_address_is_a_host_or_a_network_of_64_bits(host, address):
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "ws"])
-async def test_silent_clients_keep_nobody_out(start, scheme):
+async def test_silent_clients_do_not_keep_others_out(start, scheme):
     """Ten times as many as there may be unfinished handshakes, and then a client that calls."""
     server = await start(f"{scheme}://127.0.0.1:0", max_handshakes=5)
     [url] = server.urls
@@ -167,7 +167,7 @@ async def test_authenticate_may_refuse_for_now(start):
     assert refused.retry_after == 1.0  # the Hello had left before
 
 
-async def test_a_refusal_for_good_has_no_time(start):
+async def test_a_permanent_refusal_has_no_time(start):
     async def check(session, credentials):
         raise Refused("unknown token")
 

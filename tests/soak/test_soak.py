@@ -75,7 +75,7 @@ def test_a_few_refused_calls_are_right_and_many_are_a_fault():
     assert tally.refusal_faults() == ["21 of 1000 calls were refused as overloaded"]
 
 
-def test_growth_of_the_free_part_of_the_heap_is_shown_but_is_no_leak():
+def test_growth_of_the_free_part_of_the_heap_is_shown_but_is_not_a_leak():
     levels = Levels()
     for at in range(600):
         levels.add(at, 100 + at / 30, at / 30)

@@ -154,7 +154,7 @@ async def test_a_notification_that_is_dropped_is_a_line_and_leaves_nothing(lines
     assert not log._calls
 
 
-async def test_calls_that_this_end_makes_are_no_lines(lines):
+async def test_calls_that_this_end_makes_are_not_logged(lines):
     async with open_session_pair(None, Market(), options_a={"trace": AccessLog()}) as (session, _):
         await session.call("echo", "x")
     assert lines() == []

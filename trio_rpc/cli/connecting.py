@@ -50,7 +50,7 @@ PEM_REASONS = {
     "NO_CERTIFICATE": "the file has no certificate in PEM form",
     "KEY_VALUES_MISMATCH": "the private key belongs to another certificate",
 }
-"""What parts of OpenSSL's texts mean."""
+"""The meaning of parts of OpenSSL's texts."""
 
 PATIENCE = 10.0
 """Seconds to wait for the first of several instances."""
@@ -130,7 +130,7 @@ class Connection:
         if self.key is not None and self.cert is None:
             raise Usage("--key requires --cert, the certificate that the key belongs to")
         if self.insecure and (self.ca is not None or self.server_name is not None):
-            raise Usage("--insecure accepts any certificate, so --ca and --server-name say nothing")
+            raise Usage("--insecure accepts any certificate: --ca and --server-name have no effect")
         chosen = self.ca, self.cert, self.server_name
         if not self.insecure and all(each is None for each in chosen):
             return None
@@ -258,7 +258,7 @@ def _check_for_gateway(target: Target) -> None:
         ("--trace", target.trace, "trace its server"),
     ):
         if is_given:
-            raise Usage(f"{option} is for sessions, and {safe(target.url)} a gateway: {instead}")
+            raise Usage(f"{option} is for sessions, but {safe(target.url)} is a gateway: {instead}")
 
 
 def _options(target: Target) -> dict[str, Any]:

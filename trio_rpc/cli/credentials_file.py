@@ -57,7 +57,7 @@ def _value(line: str, number: int, path: Path) -> Any:
 
 
 def _canonical(value: Any) -> bytes:
-    """Return the same bytes for equal JSON values; bytes that no value has for other objects."""
+    """Return equal bytes for equal JSON values. Any other object gives bytes that no value has."""
     try:
         return json.dumps(value, sort_keys=True, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError):

@@ -109,7 +109,7 @@ export class Core {
     try {
       for (let packet; (packet = await this.#channel.receive()) !== null; ) {
         this.keepalive.heard();
-        if (!this.isOver) await this.#accept(packet); // what arrives later is dropped
+        if (!this.isOver) await this.#accept(packet); // later packets are dropped
       }
       const isOrderly = this.protocol.theirs === LEAVING || this.protocol.theirs === ENDED;
       const text = isOrderly ? "the other end has closed the session" : "the connection ended without a Goodbye";

@@ -122,7 +122,7 @@ export class ItemStream {
   }
 }
 
-/** Why a stream is cancelled whose consumer has left it. */
+/** The reason of a stream that is cancelled because its consumer has left it. */
 export const LEFT = new DOMException("the consumer has left the stream", "AbortError");
 
 /** Returns the iterator over a source that the other end pulls. */

@@ -18,7 +18,7 @@ const CREDIT = [1024, 1024 * 1024];
  * 1. An abort before the Request has left withdraws it; nothing has been sent, and it settles.
  * 2. An abort after that sends Cancel once. The call settles when the terminal message is there: with
  *    its result, if the handler has returned one all the same (law 3), otherwise with the reason.
- * 3. The functions and streams of its arguments are the call's. They are stopped by its Cancel, and
+ * 3. The functions and streams of its arguments belong to the call. They are stopped by its Cancel, and
  *    by its terminal message, and the call settles when they have ended.
  */
 export class OutgoingCall {
@@ -270,7 +270,7 @@ export class Caller {
     });
   }
 
-  /** Sends a notification; resolves when it is on its way. Nobody reports what becomes of it. */
+  /** Sends a notification; resolves when it is on its way. Its outcome is not reported. */
   async notify(method, args = [], options = {}) {
     await this.#place.session.notifications.send(this.#describe(method, args, options, {}), options.signal);
   }

@@ -96,7 +96,7 @@ class InstancesAt:
             self._asking.ask_again()
 
     async def __aiter__(self) -> AsyncIterator[list[str | NatsInstance]]:
-        """Yield the instances that there are, and again whenever that changes."""
+        """Yield the known instances, now and after each change."""
         service = self._address.service
 
         def instance_of(info: InstanceInfo) -> NatsInstance:
@@ -139,7 +139,7 @@ async def listen_at(
     """
     addresses = [parse_nats_url(url, needs_service=True) for url in urls if is_nats(url)]
     if options is not None and not addresses:
-        raise ValueError("NatsOptions are only for nats:// URLs, and none is given")
+        raise ValueError("NatsOptions are only for nats:// URLs, and none of the URLs is one")
     options = options or NatsOptions()
     listen = functools.partial(
         listening,

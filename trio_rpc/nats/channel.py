@@ -526,7 +526,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
             self._absent_at += seconds
 
     def look(self, now: float) -> None:
-        """Do what is due; see the module's docstring.
+        """Act on each time that is over; see the module's docstring.
 
         Args:
             now: Trio's time in seconds.

@@ -120,7 +120,7 @@ class ChannelCore:
     # ------------------------------------------------------------------------------ sending
 
     def is_sending(self) -> bool:
-        """Whether a packet is not yet sent completely."""
+        """Return whether a packet is not yet sent completely."""
         return bool(self._packet)
 
     @property

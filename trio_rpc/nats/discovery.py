@@ -118,7 +118,7 @@ async def find_instances(broker: Broker, service: str, *, seconds: float) -> lis
 
 
 def _read(answer: Msg, service: str) -> InstanceInfo | None:
-    """Read an answer; None if it is not that of a trio_rpc instance."""
+    """Read an answer; None if it is not from a trio_rpc instance."""
     if len(answer.data) > MAX_INFO:
         return None
     try:

@@ -103,7 +103,7 @@ class Link:
         self._wakes_writer.set()
 
     async def run_writer(self) -> None:
-        """Send what waits, until cancelled or until the connection fails."""
+        """Send queued bytes until cancelled, or until the connection fails."""
         while True:
             if not self._queue:
                 self._wakes_writer = trio.Event()

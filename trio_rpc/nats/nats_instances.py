@@ -69,7 +69,7 @@ class NatsInstances:
         self._pause.cut_short()
 
     async def __aiter__(self) -> AsyncIterator[list[str | NatsInstance]]:
-        """Yield the instances that there are, and again whenever that changes."""
+        """Yield the known instances, now and after each change."""
         missed: dict[str, int] = {}
         known: dict[str, InstanceInfo] = {}
         told: dict[str, InstanceInfo] | None = None

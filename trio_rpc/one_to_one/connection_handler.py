@@ -182,8 +182,8 @@ async def serve_connections(
         allowed_origins: as in :func:`open_server`.
         resume: allow clients to continue after a lost connection, with all sessions. True means the
             defaults of :class:`Resume`.
-        limits: the limits of the connections. Each handler has those of its sessions. Their
-            ``max_packet`` may not be more than the connections'.
+        limits: the limits of the connections. Each handler has the limits of its sessions, whose
+            ``max_packet`` may not be more than that of the connections.
         task_status: gets the bound addresses once clients can connect.
 
     Raises:

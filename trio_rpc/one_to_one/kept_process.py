@@ -84,7 +84,7 @@ class KeptProcess(Generic[T]):
 
     @property
     def target(self) -> object:
-        """The service for the process, as :attr:`ServiceClient.target`; it may be set any time.
+        """The service for the process, as :attr:`ServiceClient.target`; it may be set at any time.
 
         Raises:
             TypeError: when it is set: it is not a service. The previous target remains.
@@ -165,9 +165,9 @@ async def keep_process(
     while no process serves, and then go out in order. A call in flight when a process ends raises,
     and its ``fate`` says whether the handler ran; it is not repeated.
 
-    Each end of a session leads to a restart, an orderly one also, as long as ``restart`` allows it.
-    Otherwise the body is cancelled, and the block raises SessionBroken (law 17). From then on,
-    calls raise SessionBroken with the fate NOT_STARTED, and so do those that wait.
+    Each end of a session, an orderly one included, leads to a restart if ``restart`` allows it.
+    Otherwise the body is cancelled, and the block raises SessionBroken (law 17). Then
+    waiting and later calls raise SessionBroken with the fate NOT_STARTED.
 
     Leaving the block closes the session and ends the process, as :func:`open_process` does.
 

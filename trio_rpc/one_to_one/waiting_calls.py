@@ -137,7 +137,7 @@ class WaitingCalls:
         self._wait_until(math.inf)
 
     def open(self, session: Session) -> None:
-        """Make the calls on ``session`` from now on, first those that have waited."""
+        """Make the calls on ``session`` from now on, beginning with the waiting calls."""
         self._gate.state = Open(session)
         self._lost_at = math.nan
         self._gate.turn = None  # it was a turn of an earlier session
@@ -166,7 +166,7 @@ class WaitingCalls:
     def invoke(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any] | AbstractAsyncContextManager[Any]:
-        """Call, notify or open, according to the method's kind. The proxy's methods do this."""
+        """Call, notify or open, according to the method's kind: a call of a proxy's method."""
         if method.kind.is_opened:
             return self._open(method, args, kwargs)
         return self._call(method, args, kwargs)

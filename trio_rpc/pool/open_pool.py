@@ -78,8 +78,8 @@ async def open_pool(
             session is lost; ``nats://host,host/service`` for each instance that NATS knows, asked
             again every 5 s; ``exec:`` and a command, for a program that calls
             :func:`serve_parent`; or an :class:`Instances`.
-        services: the services that the instances may call, as in :func:`open_session`. Those that
-            are async context managers are entered once, before the first session opens.
+        services: the services that the instances may call, as in :func:`open_session`. Async
+            context managers are entered once, before the first session opens.
         patience: seconds that a call waits in all while no instance takes it; also the seconds to
             wait for the first instance. ``math.inf`` for ever.
         budget: how many calls of idempotent methods may at first be made again after an unknown
@@ -197,7 +197,7 @@ async def _wait_for_first(roster: Roster, balancer: Balancer, patience: float) -
 def _until_all_have_failed(
     nursery: trio.Nursery, roster: Roster, balancer: Balancer
 ) -> Iterator[None]:
-    """Cancel the block when all instances have failed for good (law 17)."""
+    """Cancel the block when no instance will have a session again (law 17)."""
     body = trio.CancelScope()
 
     async def watch() -> None:

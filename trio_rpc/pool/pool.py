@@ -235,7 +235,7 @@ class Pool:
     async def session(self) -> AsyncIterator[Session]:
         """Use one instance for a block: ``async with pool.session() as session``.
 
-        The session is the pool's own, and stays open afterwards. No call in the block is repeated.
+        The session belongs to the pool, and stays open. No call in the block is repeated.
         If the session ends and this end has not closed it, the body is cancelled, and the block
         raises SessionBroken (law 17).
 
@@ -282,7 +282,7 @@ class Pool:
     def invoke(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any] | AbstractAsyncContextManager[Any]:
-        """Call, notify or open, according to the method's kind. A proxy's methods do this.
+        """Call, notify or open, according to the method's kind: a call of a proxy's method.
 
         :meta private:
         """
@@ -293,7 +293,7 @@ class Pool:
     async def _call(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call or notify. The first attempt takes no detour, since most need no other."""
+        """Call or notify. The first attempt has a shorter path: most calls need no other."""
         attempts: Attempts | None = None
         seat = self._choose()
         if seat is not None:
@@ -412,7 +412,7 @@ class Pool:
         if self._balancer.is_over:
             raise attempts.explain(SessionClosed("this pool is closed", fate=Fate.NOT_STARTED))
         if self._balancer.is_empty and self._roster.is_hopeless:
-            raise self._unavailable(attempts, "no instance, and none will come")
+            raise self._unavailable(attempts, "no instance is left, and none will be added")
 
     def _unavailable(self, attempts: Attempts, text: str) -> Unavailable:
         text = f"{text} for {attempts.method.title}: {self._roster.describe()}"

@@ -199,7 +199,7 @@ _NOT_NATURAL: Final = (
 
 
 def decode_custom(wanted: Any, value: Any, read: Read) -> Any:
-    """Convert what msgspec calls custom types: adapters, and classes that it does not know.
+    """Convert to a custom type of msgspec: an adapter, or a class that msgspec does not know.
 
     Args:
         wanted: the type that msgspec has reached.

@@ -462,7 +462,7 @@ def _is_cut(message: str) -> bool:
 
 
 def _has_started(error: Mapping[str, Any], code: str) -> bool | None:
-    """Whether the handler had begun. None for a refusal that does not say, since its class does."""
+    """Return whether the handler had begun; None for a refusal whose class says it already."""
     started = error.get("started", None if code in _REFUSALS else True)
     if started is not None and type(started) is not bool:
         raise DecodeError("an error has a 'started' that is not a boolean")

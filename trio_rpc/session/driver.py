@@ -153,7 +153,7 @@ class _Driver:
         return self._reader
 
     async def end(self) -> None:
-        """End the session: finish in order, close the channel, and drop what refers to it."""
+        """End the session: finish in order, close the channel, and drop all references to it."""
         core = self._core
         core.lifecycle.stop()
         # A server's nursery is not cancelled when its session ends; it would wait for the task.

@@ -117,7 +117,7 @@ class HeldService:
 
 
 def _without(exc: BaseException, error: Exception | None) -> BaseException | None:
-    """Return what remains of an exception without ``error``, or None."""
+    """Return the exception without ``error``, or None if nothing remains."""
     if exc is error:
         return None
     if error is None or not isinstance(exc, BaseExceptionGroup):

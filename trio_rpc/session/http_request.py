@@ -22,7 +22,7 @@ class HttpRequest:
         headers: the headers by their names in lower case. Of a header that came twice, the first.
         cookies: the cookies by their names.
         address: the address that the server has the connection from, such as ``"203.0.113.7"``;
-            None if the server does not say. Behind a proxy it is the proxy's.
+            None if the server does not say. Behind a proxy it is the address of the proxy.
         identity: the value that ``authenticate`` returned; None before that, and without it.
     """
 

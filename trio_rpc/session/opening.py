@@ -162,7 +162,7 @@ def check_on_end(on_end: object) -> None:
 
 @contextlib.contextmanager
 def cancelled_at_end(*cores: Core) -> Iterator[None]:
-    """Cancel the block if one of these sessions ends and this program has closed none (law 17).
+    """Cancel the block if one of these sessions ends and this program has not closed any (law 17).
 
     The block then raises SessionBroken. Its own exception, or a cancellation from outside, takes
     precedence. A block that has already ended raises nothing.

@@ -187,7 +187,7 @@ class Reader:
         """Begin waiting handlers; return the first that has to wait again, or None."""
         incoming = self._core.incoming
         try:
-            await two_turns()  # all sessions first read what has arrived
+            await two_turns()  # all sessions first read the packets that have arrived
             readers, incoming.scope = incoming.scope, scope
             try:
                 call = incoming.begin_waiting(EVENTS_PER_TURN)

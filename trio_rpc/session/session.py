@@ -289,7 +289,7 @@ class Session:
     def invoke(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any] | AbstractAsyncContextManager[Any]:
-        """Call, notify or open, according to the method's kind. A proxy's methods do this.
+        """Call, notify or open, according to the method's kind: a call of a proxy's method.
 
         :meta private:
         """

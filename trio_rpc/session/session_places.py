@@ -18,10 +18,10 @@ HANDSHAKE: Final = 1.0
 class SessionPlaces:
     """Gives places to the sessions of a server, from their first moment to their end.
 
-    A session that is still opening has a place as well. When all places are taken, the oldest of
-    those gives up its place to a newer client, so that silent clients keep nobody out. But it has
-    at least ``HANDSHAKE`` seconds, since to its client it may be open already. Open sessions keep
-    their places. Otherwise newer clients are refused.
+    A session that is still opening has a place as well. When all places are taken, the oldest
+    opening session gives up its place to a newer client, so that silent clients do not keep others
+    out. But it has at least ``HANDSHAKE`` seconds, since to its client it may be open already. Open
+    sessions keep their places. Otherwise newer clients are refused.
 
     Args:
         limits: the limits.

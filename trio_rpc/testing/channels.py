@@ -165,7 +165,7 @@ async def _both_directions(sender: End, receiver: End, max_packet: int) -> None:
 
 
 async def _size_limit(sender: End, receiver: End, max_packet: int) -> None:
-    """A packet beyond the limit is refused at one end or the other."""
+    """Check that one end or the other refuses a packet beyond the limit."""
 
     async def send() -> None:
         with suppress(ValueError, trio.BrokenResourceError):
@@ -223,7 +223,7 @@ async def _one_sender(sender: End, receiver: End, max_packet: int) -> None:
 
 
 async def _cancelled_receive(sender: End, receiver: End, max_packet: int) -> None:
-    """Packets arrive once and in order if receives are cancelled before, during or after them."""
+    """Check that packets arrive once and in order although receives are cancelled."""
     packets = [_numbered(n, (1, 5, min(LARGE, max_packet))[n % 3]) for n in range(60)]
     received: list[bytes] = []
     ended: list[bool] = []
@@ -263,7 +263,7 @@ async def _cancelled_before_send(sender: End, receiver: End, max_packet: int) ->
 
 
 async def _cancelled_send(sender: End, receiver: End, max_packet: int) -> None:
-    """A send cancelled within a packet may break the channel, but no packet arrives garbled."""
+    """Cancel a send within a packet: it may break the channel, but no packet arrives garbled."""
     sent: list[bytes] = []
     received: list[bytes] = []
     later = _numbered(2**40, 1000)
@@ -304,7 +304,7 @@ async def _closed_here(sender: End, receiver: End, max_packet: int) -> None:
 
 
 async def _closed_there(sender: End, receiver: End, max_packet: int) -> None:
-    """Packets sent before the close arrive. Then each receive raises EndOfChannel."""
+    """Check that packets sent before the close arrive, and that EndOfChannel follows them."""
     packets = [_numbered(n, 1000) for n in range(10)]
 
     async def send_and_close() -> None:
@@ -375,7 +375,7 @@ async def _checkpoints(sender: End, receiver: End, max_packet: int) -> None:
 
 
 async def _nowait(sender: End, receiver: End, max_packet: int) -> None:
-    """Packets that ``send_nowait`` accepts arrive in order; refused ones are not sent."""
+    """Check that accepted packets arrive in order, and that refused ones are not sent."""
     if not isinstance(sender, _Nowait):
         return
     taken: list[bytes] = []

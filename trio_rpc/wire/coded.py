@@ -87,7 +87,7 @@ class WriteBuffer:
 
 
 class ReadBuffer:
-    """Gives the bytes of one message. ``len(buffer)`` is how many are left.
+    """Gives the bytes of one message. ``len(buffer)`` is the number of bytes that are left.
 
     Args:
         data: the bytes.

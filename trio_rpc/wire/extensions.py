@@ -1,7 +1,7 @@
 """The fixed table of extension types, for types of Python that MessagePack lacks.
 
-A number in this table never changes its meaning. Those marked *of values* carry one MessagePack
-value. The others carry the bytes described beside them.
+A number in this table never changes its meaning. A row marked *of values* carries one MessagePack
+value. Every other row carries the bytes described there.
 
 ====  ====================  =========================================================
 code  Python                payload

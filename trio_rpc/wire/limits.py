@@ -149,7 +149,7 @@ class ServerLimits:
 
     max_handshakes: int = 1000
     """Connections whose handshakes are not finished. For one more, the oldest gives up its place,
-    so that silent clients keep nobody out."""
+    so that silent clients do not keep others out."""
 
     accept_rate: float = math.inf
     """Connections accepted in a second, against the work of many handshakes when all clients of a

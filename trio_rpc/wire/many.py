@@ -111,7 +111,7 @@ def read_many(packet: bytes) -> list[Message] | None:
 
 
 def _sizes(packet: bytes) -> list[int]:
-    """Return the bytes of each message. Raises what msgpack raises."""
+    """Return the bytes of each message. An error of msgpack passes."""
     walker = msgpack.Unpacker(max_buffer_size=len(packet))
     walker.feed(packet)
     skip, tell = walker.skip, walker.tell

@@ -114,7 +114,7 @@ class Reader(NamedTuple):
     limits: Limits
 
     def value(self, raw: msgspec.Raw, shape: Shape) -> Any:
-        """Decode one value. Raises Unfit, or what msgspec raises."""
+        """Decode one value. Raises Unfit, or an error of msgspec."""
         decode, depth, has_maps, is_open = shape
         if depth >= self.limits.max_depth:  # the message itself is one more level
             raise Unfit
@@ -156,7 +156,7 @@ class Head(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False
     type: int
 
     def read(self, packet: bytes, reader: Reader) -> Message:
-        """Decode the values, and return the message. Raises Unfit, or what msgspec raises."""
+        """Decode the values, and return the message. Raises Unfit, or an error of msgspec."""
         raise NotImplementedError
 
 

@@ -26,7 +26,7 @@ export class Run {
     this.card.scrollIntoView({ block: "nearest", behavior: "smooth" });
   }
 
-  /** Runs the command, and shows everything that becomes of it. */
+  /** Runs the command, and shows its progress, its questions and its end. */
   async run(call) {
     this.#enter("running", "");
     // The functions are called by the plugin, through the main process. `confirm` returns a value.

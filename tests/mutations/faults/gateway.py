@@ -530,7 +530,7 @@ FAULTS = (
         JOBS,
     ),
     fault(
-        "law 12: requests that have waited for news of a job count for good",
+        "law 12: requests that have waited for news of a job are counted forever",
         "gateway/server/http_endpoints.py",
         "            self._state.waiting -= 1\n",
         "            pass\n",

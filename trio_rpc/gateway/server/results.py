@@ -21,7 +21,7 @@ class Held:
 
     Attributes:
         work: the call.
-        owner: the client that made it, or the job that it is; its token is the call's.
+        owner: the client that made it, or its job. A request must have the token of the owner.
         key: the idempotency key of the request that has started the job.
     """
 

@@ -273,7 +273,7 @@ class _CarriedWebSocket:
                 await self._channel.send(text)
             except trio.BrokenResourceError:
                 return  # the home has ended the WebSocket, and says how
-        # The home reads what was sent before this, and then ends the WebSocket.
+        # The home reads all earlier messages, and then ends the WebSocket.
         self._has_left = True
         self._sending.cancel(reason="the client has left")
         await cast("DuplexChannel", self._channel).send_eof()

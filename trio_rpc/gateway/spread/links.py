@@ -188,7 +188,7 @@ class Links:
         return sessions[-1]
 
     def _may_come(self, home: str) -> bool:
-        """Whether to wait for an instance. If it is unknown, ask NATS for the instances."""
+        """Return whether to wait for an instance. If it is unknown, ask NATS for the instances."""
         if home in self._roster.names:
             return True
         self._roster.ask_again()

@@ -125,7 +125,7 @@ class OutgoingCalls:
     # ── room ─────────────────────────────────────────────────────────────────────────────────
 
     def has_room(self) -> bool:
-        """Whether there is room in the queue for more."""
+        """Return whether there is room in the queue for another message."""
         return self.protocol.has_room
 
     def _room_for_calls(self) -> int:

@@ -197,7 +197,7 @@ class RemoteScope:
         return self._session.invoke_in(self._remote_scope, method, args, kwargs, Kind.DUPLEX)
 
     def invoke(self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call, notify or open: a method of one of this scope's proxies.
+        """Call, notify or open a method of one of the scope's proxies.
 
         :meta private:
         """

@@ -203,7 +203,7 @@ class Tracer:
         """Note the end of the session for the peer's calls that it leaves without an answer.
 
         Args:
-            notifications: those whose handlers have not begun.
+            notifications: the notifications whose handlers have not begun.
         """
         for traced in (*self.incoming.values(), *self.notifications, *notifications):
             traced.state = "session over"
