@@ -87,7 +87,7 @@ def peer(
     **functions: Any,
 ) -> Adapter:
     """Make the adapter of a peer. The tables of peers also show the parts that it lacks."""
-    others = GROUPS["websockets"]  # only for those that use WebSockets
+    others = GROUPS["websockets"]  # only for adapters that use WebSockets
     texts = {part.key: "-" for part in PARTS.values() if part.peers and part.key not in others}
     if not_cancelled:
         texts["cancel"] = "not propagated"

@@ -51,7 +51,7 @@ async def connect(
         url: ``tcp://host:port``, ``tls://host:port``, ``unix:///path``, ``ws://host:port/path``,
             ``wss://host:port/path`` or ``nats://host,host/service``.
         services: the services that the server may call, as in :func:`open_session`.
-        ssl_context: for ``tls``, ``wss`` and ``nats``, where it replaces the one of the settings.
+        ssl_context: for ``tls``, ``wss`` and ``nats``, where it replaces that of the settings.
             The default context verifies the server with the system's CAs.
         resume: connect again when the connection is lost, and continue with all running calls.
             True means the defaults of :class:`Resume`. The server must also allow this. Without

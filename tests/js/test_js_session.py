@@ -272,7 +272,7 @@ async def test_python_calls_the_services_of_the_page(tmp_path):
 
 
 class Driver:
-    """Calls the odd functions of the page, and says what came of each."""
+    """Calls the odd functions of the page, and returns the outcome of each."""
 
     def __init__(self, session):
         self.page = session.proxy("page")

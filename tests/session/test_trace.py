@@ -24,9 +24,9 @@ async def test_a_trace_of_a_logging_call_shows_its_nineteen_steps_in_order(sessi
     service is found by its name. The method runs, and may wait. It returns a result or raises an
     exception. A Reply or a ReplyErr is encoded. The answer is queued for the channel. The bytes of
     the answer are sent. The bytes arrive at the caller's end. They are decoded, and recognised as
-    the answer to a request of this end. The waiter is found by its id. The waiter is woken
-    with the result or the error. The awaiting caller continues, with the value or the exception.
-    `await logger.info("app start")` works as written, and a trace shows all its steps.
+    the answer to a request of this end. The waiter is found by the id of the request. The waiter is
+    woken with the result or the error. The awaiting caller continues, with the value or the
+    exception. `await logger.info("app start")` works as written, and a trace shows all its steps.
     """
     events = []
     service = Logger()

@@ -154,7 +154,7 @@ async def listening(
 def context_for(
     url: str, urls: Iterable[str], ssl_context: ssl.SSLContext | None
 ) -> ssl.SSLContext | None:
-    """Return the context for one of a server's URLs: none for a plain one beside encrypted ones.
+    """Return the context for one of a server's URLs; None for a plain URL beside encrypted ones.
 
     If no URL is encrypted, the context stays, and :func:`open_listeners` refuses it.
 

@@ -3,8 +3,8 @@
 A connection costs a socket and a task before its client has said anything. So a server bounds the
 connections whose handshakes are unfinished. When one more arrives, the *oldest* of them has to give
 up its place: a client that shakes hands needs a fraction of the time that a silent one takes. A
-flood of silent connections therefore shortens the time that each of them gets, and keeps no client
-out that is faster than that.
+flood of silent connections therefore shortens the time that each of them gets, and does not keep
+faster clients out.
 """
 
 from __future__ import annotations

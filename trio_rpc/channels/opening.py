@@ -44,7 +44,7 @@ async def open_channel(
             with the system's CAs and the host name, and TLS is 1.2 or later.
         limits: max_packet and packet_timeout apply to this channel. handshake_timeout bounds the
             time to connect (with TLS), and separately the time of a WebSocket handshake.
-        address: the address to connect to, in place of asking for those of the URL's host. The
+        address: the address to connect to, in place of looking up the URL's host. The
             certificate is still compared with the host.
 
     Raises:

@@ -24,7 +24,7 @@ __all__ = ["EXIT_TIME", "Ends", "Patience", "SupervisedChannel"]
 EXIT_TIME = 1.0
 """Seconds to wait for the end of a process or thread after its socket has closed.
 
-For a process also the other way round.
+For a process, also the seconds to wait for the end of its socket after its exit.
 """
 
 

@@ -6,8 +6,8 @@ no code that wakes one run from the other, and has all bounds of a byte stream.
 How a thread ends
 -----------------
 1. The channel is closed, so that the function in the thread can return by itself.
-2. When its time is over, its Trio run is cancelled. That is the only message that takes another way
-   than the channel.
+2. When its time is over, its Trio run is cancelled. That is the only message that does not
+   travel over the channel.
 3. A thread cannot be killed. If the function blocks, its thread is given up: an error is logged
    that says where it blocks. The thread goes on until the function returns, or the program ends.
 """

@@ -187,7 +187,7 @@ def serve(
         allow_cancel: Allow clients to cancel each other's calls by the service introspection.
         reload: For development: serve again, in a fresh process, when a Python file in or below the
             working directory has changed. Calls in flight get the grace first. A file that cannot
-            be imported is reported, and the next change is waited for.
+            be imported is reported, and served after the next change.
         access_log: Print a line for each call of the sessions on standard error: client, method,
             outcome, time and sizes. Calls of browsers are not in it.
         trace: Print each step of the sessions' calls on standard error. Calls of browsers have no

@@ -1,4 +1,4 @@
-"""The command ``instances``: list who serves behind NATS."""
+"""The command ``instances``: list the instances behind NATS."""
 
 from __future__ import annotations
 

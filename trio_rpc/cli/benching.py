@@ -73,7 +73,7 @@ class Bench:
 
     @property
     def done(self) -> int:
-        """The number of calls that have ended, in whatever way."""
+        """The number of calls that have ended, failed ones included."""
         return len(self.latencies) + self.errors.total()
 
     async def run(self, output: Output) -> None:

@@ -26,8 +26,8 @@ def words_of(
 ) -> list[str]:
     """Return the words of a command line, with defaults for the missing ones.
 
-    A command that takes a URL, and gets none, gets the one of ``TRIO_RPC_URL``, or else that of
-    the table ``[tool.trio-rpc]``. Its other keys are options of such a command.
+    A command that requires a URL, and gets none, uses ``TRIO_RPC_URL``, or else the URL in the
+    table ``[tool.trio-rpc]``. The other keys of the table are options of such a command.
 
     Args:
         arguments: the words as typed.

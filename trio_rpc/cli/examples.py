@@ -62,7 +62,7 @@ EXAMPLES = {
         ),
     ),
     "instances": (
-        ("who serves the market", "trio-rpc instances nats://10.0.0.1,10.0.0.2/market"),
+        ("instances of the market", "trio-rpc instances nats://10.0.0.1,10.0.0.2/market"),
         (
             "all addresses of a name, after each change",
             "trio-rpc instances dns+tcp://market:5000 --watch",

@@ -90,7 +90,7 @@ async def listening(services: object, options: ServeOptions) -> AsyncIterator[Li
     if options.cert is None and is_secure:
         raise Usage("listening at a tls://, wss:// or https:// URL requires --cert")
     if options.cert is not None and not is_secure:
-        raise Usage("--cert is for tls://, wss:// and https:// URLs, and no --listen is one")
+        raise Usage("--cert is for tls://, wss:// and https:// URLs, but --listen has none")
     context = None
     if options.cert is not None or options.key is not None:
         context = _certified(options.cert, options.key)

@@ -8,9 +8,9 @@
    next change starts another one.
 5. A signal to this process is passed on. It ends with the exit code of its server.
 
-The server's standard input is a pipe from this process, and its end stops the server: so none is
-left, however this process ends. The server is in a process group of its own, because Ctrl-C would
-otherwise reach it twice, and the second one ends it at once.
+The server's standard input is a pipe from this process, and its end stops the server: so no server
+is left, however this process ends. The server is in a process group of its own, because Ctrl-C
+would otherwise reach it twice, and the second one ends it at once.
 """
 
 from __future__ import annotations

@@ -130,8 +130,8 @@ def logging_to_stderr(*, verbose: bool, access: bool = False) -> Iterator[None]:
     """Write the library's log to standard error during the block.
 
     Args:
-        verbose: whether to write events that are normal in a network, too.
-        access: whether to write the access log, too.
+        verbose: whether to also write events that are normal in a network.
+        access: whether to also write the access log.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))

@@ -54,7 +54,7 @@ def complaining() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_log() -> Iterator[None]:
-    """Keep the library's log off standard error in this block, except what ``serve`` writes there.
+    """Keep the library's log off standard error in this block, unless ``serve`` writes it there.
 
     Without any handler, Python writes warnings there, beside the one line for the same failure.
     """

@@ -56,12 +56,12 @@ def load_services(target: str) -> object:
 
 
 def with_service(services: object, name: str, service: object) -> object:
-    """Return services and another one. Raises Usage if there is one of that name.
+    """Return services with one more. Raises Usage if one of them already has its name.
 
     Args:
         services: as :func:`load_services` returns them.
-        name: the name of the other one.
-        service: the other one.
+        name: the name of the added service.
+        service: the added service.
     """
     if is_per_session(services):
         return lambda session: _joined(resolve(services, session), name, service)

@@ -148,7 +148,7 @@ def _headers(headers: Sequence[str]) -> dict[str, str]:
 
 
 class GatewayCalls:
-    """Calls through a gateway: what commands use of a session, as far as it makes sense.
+    """Calls through a gateway, with the methods of a session that commands use.
 
     Args:
         url: the gateway's URL.

@@ -24,7 +24,7 @@ EXTENSION: Final = "x-trio-rpc"
 REFUSALS: Final = {
     "400": "The body is not JSON, has a key twice, or a header is malformed.",
     "401": "The token is missing, or `authenticate` has refused the request.",
-    "403": "The token or the client is not the caller's; the Origin or the Host is not allowed.",
+    "403": "The token or the client belongs to another; the Origin or the Host is not allowed.",
     "404": "There is no such method.",
     "408": "The body took too long to arrive.",
     "413": "The body is too large.",
@@ -108,7 +108,7 @@ def table_openapi(table: Table, *, title: str, version: str) -> dict[str, Any]:
 
 
 def _more(method: BoundMethod) -> dict[str, Any]:
-    """Return what ``trio-rpc describe`` shows in addition, as sessions describe it."""
+    """Return the facts that ``trio-rpc describe`` also shows, as sessions describe them."""
     return {
         "kind": method.kind.value,
         "signature": method.signature.text,

@@ -397,7 +397,7 @@ export class Core {
     this.wake();
   }
 
-  /** Closes the channel. Nothing is written after that, whatever the handlers still do. */
+  /** Closes the channel. Nothing is written after that, although handlers may still run. */
   #hangUp() {
     return (this.#hungUp ??= Promise.resolve(this.#channel.close()));
   }

@@ -1,4 +1,4 @@
-/** Encodes MessagePack within the limits of the other end. What cannot be sent raises (law 14). */
+/** Encodes MessagePack within the limits of the other end. A value that cannot be sent raises (law 14). */
 
 import { DecodeError, EncodeError } from "./errors.js";
 import * as v from "./values.js";

@@ -60,7 +60,7 @@ export function invalidArguments({ message, parameter }) {
 
 const HIDDEN = "unreadable";
 
-/** Returns what `read` returns; something else if it throws, as a getter of any error may. */
+/** Returns the result of `read`, or `otherwise` if it throws, as a getter of any error may. */
 function guarded(read, otherwise = HIDDEN) {
   try {
     return read();

@@ -282,7 +282,7 @@ export class IncomingCalls {
     this.#table = buildTable(services);
   }
 
-  /** Returns what makes the functions and streams that stand for the references of a Request. */
+  /** Returns a function that makes the functions and streams that stand for the references of a Request. */
   refer(id) {
     const holder = (this.#holder = { id, call: null });
     return (kind, number) => {

@@ -87,7 +87,7 @@ export class Protocol {
   /** Calls that this end serves, until their terminal message has left: id to a record. */
   incoming = new Map();
 
-  /** What to do with each type of message. */
+  /** The function that handles each type of message. */
   #actions = {
     [m.REQUEST]: this.#acceptRequest,
     [m.NOTIFICATION]: this.#acceptNotification,

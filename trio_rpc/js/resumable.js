@@ -171,7 +171,7 @@ export class ResumableChannel {
       if (this.#carrier !== carrier) throw new Error("lost");
       number = Math.max(number, this.#confirmed);
     }
-    this.#isCaughtUp = true; // in the same step as the last packet: none can come between
+    this.#isCaughtUp = true; // in the same step as the last packet: no packet can come between
   }
 
   #frameOf(number) {

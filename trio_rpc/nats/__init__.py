@@ -1,7 +1,7 @@
-"""NATS as the way between programs: a client, channels, topics, and who serves what.
+"""NATS between programs: a client, channels, topics, and the discovery of instances.
 
 ``nats://host,host/service`` is a URL for :func:`trio_rpc.serve` and :func:`trio_rpc.connect`, as
-any other. This package has what goes beyond.
+any other. This package has all other features of NATS.
 """
 
 from __future__ import annotations

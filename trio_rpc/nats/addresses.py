@@ -19,7 +19,7 @@ __all__ = ["DEFAULT_PORT", "NatsAddress", "Server", "is_nats", "parse_nats_url",
 SCHEME: Final = "nats://"
 DEFAULT_PORT: Final = 4222
 MAX_SERVERS: Final = 64
-"""Servers of one cluster that a client knows, those that the cluster names included."""
+"""Servers of one cluster that a client knows, including servers that the cluster names."""
 
 _FORM: Final = "nats://host:port,host:port/service/instance (port, further hosts and path optional)"
 _HOST: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::(\d{1,5}))?|([^\s\[\]:/@,]+)(?::(\d{1,5}))?")
@@ -45,7 +45,7 @@ class NatsAddress:
         servers: the addresses of servers of one cluster; at least one.
         service: the name of a service, or ``""``.
         instance: the name of one instance of the service, or ``""``.
-        credentials: those in the URL, or None.
+        credentials: the credentials in the URL, or None.
     """
 
     servers: tuple[Server, ...]

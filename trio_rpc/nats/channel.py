@@ -120,7 +120,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
         self._absent_at: float | None = None
         """The time when the broker said that the peer is gone, unless the peer was heard since."""
         self._missing = -1
-        """The first data message of those that the peer was asked for."""
+        """The first data message that the peer was asked for."""
         self._missing_at = self._repeated_at = -1.0
         self._repeated = -1
         self._heard = 0

@@ -6,7 +6,7 @@ The rules for each verb:
 2. A message that is published while there is no connection is not sent later. ``publish`` waits
    for a connection; ``publish_nowait`` returns False.
 3. A message that was written when the connection broke may be lost, as always in core NATS.
-4. Nothing of the server's reaches the user's code but messages for subscriptions.
+4. Only messages for subscriptions reach the user's code; nothing else from the server does.
 """
 
 from __future__ import annotations
@@ -406,7 +406,7 @@ class NatsClient:
         self._pongs.append(waiter)
         link.write(p.PING)
 
-    # ----------------------------------------------------------------------- what arrives
+    # -------------------------------------------------------------------- received events
 
     def _deliver(self, message: p.Msg) -> None:
         subscription = self._subscriptions.get(message.sid)

@@ -100,9 +100,9 @@ class ChannelCore:
         self._received = 0
         """Data messages that have arrived in order."""
         self._arrived = 0
-        """Their size."""
+        """The size of these messages."""
         self._consumed = 0
-        """The size of those that were taken."""
+        """The size of the messages that the application has taken."""
         self._announced = 0
         """The size that the peer has been told."""
         self._sent = 0
@@ -198,8 +198,7 @@ class ChannelCore:
         oldest = self._sent - len(self._kept)
         if not oldest <= first <= self._sent:
             raise DecodeError(
-                f"the peer asks for message {first} again; those from {oldest} to {self._sent} "
-                "are kept"
+                f"the peer asks for message {first} again; only {oldest} to {self._sent} are kept"
             )
         for number, (kind, rest, _) in enumerate(list(self._kept), start=oldest):
             if number >= first:

@@ -4,7 +4,7 @@ Opening is a request to the subject of a service, or of one instance of it. It i
 own services::
 
     {"version": 1, "subject": "the private subject of the client's end", "window": 196608}
-    {"version": 1, "subject": "that of the server's end", "window": 196608, "instance": "a1"}
+    {"version": 1, "subject": "the same of the server's end", "window": 196608, "instance": "a1"}
     {"version": 1, "refused": "draining"}          ask elsewhere: "draining" or "full"
     {"version": 1, "probe": true}                  is there an instance of this name?
 """

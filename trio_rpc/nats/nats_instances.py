@@ -13,7 +13,7 @@ from trio_rpc.util.asking import AskingPause
 __all__ = ["NatsInstance", "NatsInstances"]
 
 ASK_INTERVAL: Final = 5.0
-"""Seconds between two requests for the instances. A pool notices by its sessions which left."""
+"""Seconds between two requests for the instances. The sessions of a pool show which have left."""
 
 ASK_SOON: Final = 0.5
 """Seconds until the next question while nobody serves, or after :meth:`ask_again`."""

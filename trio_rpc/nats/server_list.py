@@ -13,7 +13,7 @@ __all__ = ["ServerList"]
 
 
 class ServerList:
-    """The configured servers and those that the cluster names, at most 64.
+    """The configured servers and the servers that the cluster names, at most 64.
 
     The order is random, so that many clients do not all choose the same server.
 
@@ -36,7 +36,7 @@ class ServerList:
         return server
 
     def learn(self, info: Mapping[str, Any], current: Server) -> list[str]:
-        """Add the servers that the cluster names, and drop those that it names no more.
+        """Add the servers that the cluster names, and drop servers that it no longer names.
 
         Args:
             info: the INFO of a server.

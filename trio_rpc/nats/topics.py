@@ -1,9 +1,9 @@
 """Topics: each subscriber gets the messages that a program publishes, which never waits.
 
-A publisher numbers its messages in a header, so that a subscriber counts those it did not receive:
-messages that were lost with a connection, that the publisher could not write, or for which the
-subscriber's own buffer had no room. Messages of other NATS clients have no number; of these only
-the last kind is counted.
+A publisher numbers its messages in a header, so that a subscriber counts the messages that it did
+not receive: messages that were lost with a connection, that the publisher could not write, or for
+which the subscriber's own buffer had no room. Messages of other NATS clients have no number; of
+these only the last kind is counted.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ NUMBER: Final = "Trpc-Number"
 """The header: the publisher's token and the number of the message, from 0 on."""
 
 MAX_PUBLISHERS: Final = 1024
-"""Publishers whose numbers a subscriber keeps; beyond that it forgets those that it has not heard
-for the longest time."""
+"""Publishers whose numbers a subscriber keeps. Beyond that it forgets the publishers that have been
+silent for the longest time."""
 
 MAX_TOKEN: Final = 64
 

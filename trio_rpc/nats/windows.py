@@ -14,7 +14,7 @@ from trio_rpc.nats.core import LEAST_WINDOW
 __all__ = ["WindowBudget"]
 
 TOTAL: Final = 48 * 1024 * 1024
-"""Bytes of all windows: 64 MiB, less what needs no credit: keepalives, credit, answers."""
+"""Bytes of all windows: 64 MiB, less a part for messages that need no credit."""
 
 SHARE: Final = 256
 """A new channel gets the bytes that are left, divided by this."""

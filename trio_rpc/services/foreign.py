@@ -2,7 +2,7 @@
 
 A class that has no fields, such as a socket or a class of the application with an ``__init__``, is
 accepted in an annotation: a registry may carry its instances. Without a registry no value that
-arrives is one.
+arrives is an instance of such a class.
 """
 
 from __future__ import annotations

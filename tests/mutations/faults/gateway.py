@@ -207,7 +207,7 @@ FAULTS = (
         TOGETHER,
     ),
     fault(
-        "a client that reads waits for those that do not",
+        "a client that reads waits for clients that do not read",
         "gateway/server/memory_budget.py",
         "return budget.size < budget.most or self.size + size <= ALWAYS",
         "return budget.size < budget.most",

@@ -94,7 +94,7 @@ async def serve_forwarding(
         ssl_context: as in :func:`trio_rpc.open_server`.
         allowed_origins: as in :func:`trio_rpc.open_server`.
         resume: allow clients to continue after a lost connection, with all channels. True means the
-            defaults of :class:`trio_rpc.Resume`. Clients that do not ask for it are served, too.
+            defaults of :class:`trio_rpc.Resume`. Clients that do not ask for it are also served.
         limits: the limits of this end for each client, as in :func:`open_forwarding`.
         server_limits: ``max_handshakes`` and ``accept_rate`` apply.
         task_status: gets the bound addresses once clients can connect.

@@ -32,7 +32,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """The longest pause between attempts to reach it, in seconds: at first, and later on."""
 
 PACE, IDLE_PACE = 0.1, 1.0
-"""The shortest time between two requests, in seconds: if the first brought news, or none."""
+"""The shortest time between two requests, in seconds: after one with news, and without."""
 
 
 class Job:

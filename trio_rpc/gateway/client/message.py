@@ -357,7 +357,7 @@ class Message:
         """Start a job: a call that goes on when this client leaves. Return it once it has begun.
 
         Keep ``job.id``: with it, :meth:`job` finds the job again, from any client. The job does not
-        end with this task, and its deadline is not this task's.
+        end with this task, and does not have the deadline of this task.
 
         Args:
             method: the name of a method that is marked with :func:`outlives`.

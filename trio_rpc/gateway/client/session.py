@@ -23,7 +23,7 @@ ACK_BYTES: Final = 8 * 1024
 """The messages, or their bytes, after which the client acknowledges.
 
 The gateway holds them until then. It always holds more than these bytes for each client, so a
-client that reads never waits for those that do not.
+client that reads never waits for clients that do not read.
 """
 
 MAX_HELD: Final = 20_000

@@ -103,7 +103,7 @@ class Client:
         return f"the gateway's client {self.id}"
 
     def owns(self, token: str) -> bool:
-        """Return whether a token is this client's. The comparison always takes the same time."""
+        """Return whether a token belongs to this client. All comparisons take the same time."""
         return hmac.compare_digest(self.token.encode(), token.encode(errors="replace"))
 
     # ── its nursery and its connection ───────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""What all requests of one gateway share: its clients, its calls, and the bounds of both."""
+"""The state that all requests of one gateway share: clients, calls, and the bounds of both."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class GatewayState:
         return self.nursery
 
     def accepting(self) -> trio.Nursery:
-        """Do the same. Raises Refusal also if the gateway is closing."""
+        """Return the nursery. Raises Refusal if the gateway does not run, or is closing."""
         nursery = self.running()
         if self.is_draining:
             raise closing()

@@ -66,8 +66,8 @@ def without_deflate(app: ASGIApp) -> ASGIApp:
     Wrap the whole application, directly below hypercorn. :func:`~trio_rpc.gateway.serve` does so.
 
     The wrapper also replaces hypercorn's check of message sizes. A
-    :class:`~trio_rpc.gateway.Gateway` sets the limit of its own WebSockets. The limit of all others
-    remains hypercorn's ``websocket_max_message_size``, 16 MiB by default.
+    :class:`~trio_rpc.gateway.Gateway` sets the limit of its own WebSockets. All others have the
+    limit of hypercorn, ``websocket_max_message_size``, 16 MiB by default.
 
     Args:
         app: the whole application.

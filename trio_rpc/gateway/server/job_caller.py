@@ -65,7 +65,7 @@ class JobCaller:
         return sum(len(each.text) for each in self._latest.values())
 
     def owns(self, token: str) -> bool:
-        """Return whether a token is this job's. The comparison always takes the same time."""
+        """Return whether a token belongs to this job. All comparisons take the same time."""
         return hmac.compare_digest(self.token.encode(), token.encode(errors="replace"))
 
     # ── the interface of a caller ────────────────────────────────────────────────────────────

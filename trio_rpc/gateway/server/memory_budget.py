@@ -26,7 +26,7 @@ __all__ = ["ALWAYS", "SHORT", "MemoryBudget", "MemoryShare"]
 ALWAYS = 16 * 1024
 """Bytes that each share may hold, however many the others hold.
 
-More than the clients of this library leave unacknowledged while they read.
+The clients of this library leave fewer bytes unacknowledged while they read.
 """
 
 

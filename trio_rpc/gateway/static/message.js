@@ -37,7 +37,7 @@ const MARGIN = 1024;
 const OUTAGE = 60_000;
 /** Seconds that one request waits for news of a job. */
 const WAIT = 20;
-/** The shortest time between two requests for a job's state: if the first brought news, or none. */
+/** The shortest time between two requests for a job's state: after one with news, and without. */
 const PACE = 100;
 const IDLE_PACE = 1000;
 /**
