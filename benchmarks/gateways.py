@@ -93,7 +93,7 @@ class Client:
 
         Args:
             at: the URL of the instance that gets the POSTs.
-            websocket: that of the instance that gets the WebSocket.
+            websocket: the URL of the instance that gets the WebSocket.
         """
         query = "resume=1" if self._hello else "resumable=1"
         address = f"ws{websocket.removeprefix('http')}/ws?{query}"

@@ -94,7 +94,7 @@ async def _timed(
 async def one_at_a_time(function: str, make: Callable[[Load], Any], bench: Bench) -> None:
     """Measure the latency of one call at a time, in microseconds.
 
-    Arguments: the name of a function of `Calls`, and what makes the value for it to echo.
+    Arguments: the name of a function of `Calls`, and a function that makes the value to echo.
     """
     value = make(bench.load)
     async with bench.open() as client:

@@ -1,4 +1,4 @@
-"""A server at three times its capacity: how many calls it answers in time, and what others get.
+"""A server at three times its capacity: the calls that it answers in time, and all other outcomes.
 
 Run it with ``python -m benchmarks.overload``. It takes about half a minute, in two processes on
 loopback:
@@ -32,7 +32,7 @@ FACTOR = 3
 
 
 class Worker:
-    """A service whose calls cost processor time, or a place of few."""
+    """A service whose calls cost processor time, or hold one of a few places."""
 
     @trio_rpc.method
     def work(self) -> int:

@@ -4,7 +4,7 @@
 
 - The cost is the CPU time of both ends for one call, over a pool of one instance and over a bare
   session to the same server, in turns. The ratio is formed within each round.
-- The share is that of the least and the most used of three instances, of 30,000 calls.
+- The shares are those of the least and the most used of three instances, of 30,000 calls.
 - Worker processes run handlers that use the processor: a pool of four beside a pool of one, by the
   clock, in turns.
 

@@ -27,7 +27,7 @@ def test_the_readme_and_its_programs_are_short():
 
 
 def test_the_features_of_the_readme_are_short_and_have_links():
-    bullets = re.findall(r"^- (.*)$", section(PAGE, "What you get"), re.MULTILINE)
+    bullets = re.findall(r"^- (.*)$", section(PAGE, "Features"), re.MULTILINE)
     assert 1 < len(bullets) <= 8
     for bullet in bullets:
         assert re.search(r"\[[^\]]+\]\(docs/", bullet)

@@ -1,6 +1,6 @@
 """The floor of many calls without tasks: all requests of a packet are answered in one packet.
 
-The client is the one of the nursery floor. The server has one task for each connection.
+The client is that of the nursery floor. The server has one task for each connection.
 """
 
 from __future__ import annotations

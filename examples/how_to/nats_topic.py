@@ -15,7 +15,7 @@ class Change:
 
 
 class Prices:
-    """Each instance tells its own clients what any instance was told."""
+    """Each instance passes the changes of all instances on to its own clients."""
 
     def __init__(self, topic: Topic) -> None:
         self._topic = topic

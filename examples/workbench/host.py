@@ -143,7 +143,7 @@ class Workbench:
 
     @trio_rpc.stream
     async def plugins(self) -> AsyncGenerator[list[PluginStatus], None]:
-        """Yield what there is to know of all plugins, now and after each change."""
+        """Yield the facts of all plugins, now and after each change."""
         while True:
             yield [host.status for host in self._hosts.values()]
             await self._changes.wait()

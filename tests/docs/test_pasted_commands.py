@@ -63,7 +63,7 @@ ON_OTHER_PAGES: dict[str, str] = {}
 
 
 def test_each_command_is_on_the_page():
-    """Except those that need no server, and that for probes."""
+    """Except commands that need no server, and the command for probes."""
     cli = pytest.importorskip("trio_rpc.cli.app", reason="the extra cli is not installed")
     used = {command.split()[1] for command in COMMANDS}
     elsewhere = {"demo", "health", *ON_OTHER_PAGES}

@@ -48,7 +48,7 @@ def parts_of(data: bytes) -> Iterator[bytes]:
 
 
 def joined(*parts: bytes) -> bytes:
-    """Do the opposite, for seeds: parts of more than 255 bytes are left out."""
+    """Join parts to input, for seeds: parts of more than 255 bytes are left out."""
     return b"".join(bytes([len(part)]) + part for part in parts if len(part) < 256)
 
 

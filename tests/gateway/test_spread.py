@@ -508,7 +508,7 @@ async def test_a_result_is_collected_waited_for_and_cancelled_at_another_instanc
         await until(lambda: not a.service.running)
 
 
-# ── what open_spread is given ────────────────────────────────────────────────────────────────
+# ── the arguments of open_spread ─────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(

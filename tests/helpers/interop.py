@@ -41,7 +41,7 @@ class InteropService:
 
     @trio_rpc.method
     async def empty_call(self) -> None:
-        """Answer nothing with nothing."""
+        """Return no result; the call has no argument."""
 
     @trio_rpc.method(raises=(Status,))
     async def unary_call(self, payload: bytes, size: int, status: list | None = None) -> bytes:

@@ -1,7 +1,7 @@
 """A NATS server within the test's own program: its work takes no time for a mock clock.
 
-It has what channels need: subscriptions with wildcards and queue groups, headers, and the answer
-503 if there is no subscriber. ``lose`` may drop messages, as a network between would.
+It has the features that channels need: subscriptions with wildcards and queue groups, headers, and
+the answer 503 if there is no subscriber. ``lose`` may drop messages, as a network between would.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What tests look at to see that no process and no descriptor is left."""
+"""The processes and the descriptors of this program, for tests that none is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of calls when pages fail, leave, reload, freeze, or are opened twice."""
+"""The fate of calls when pages fail, leave, reload, freeze, or are opened twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drills with real NATS servers and processes: what fails, and how soon it is noticed."""
+"""Drills with real NATS servers and processes: failures, and how soon they are noticed."""
 
 from __future__ import annotations
 

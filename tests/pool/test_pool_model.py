@@ -1,4 +1,4 @@
-"""A pool against a model: hypothesis draws what happens to instances, and what callers do.
+"""A pool against a model: hypothesis draws the events of instances and the actions of callers.
 
 The steps run one after the other on a mock clock, over streams in memory. The model consists of the
 handlers' own records, and of the times in which each instance could have taken a call. It knows

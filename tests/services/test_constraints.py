@@ -1,4 +1,4 @@
-"""Constraints of Pydantic, annotated_types and msgspec hold outside of models, too."""
+"""Constraints of Pydantic, annotated_types and msgspec also hold outside of models."""
 
 from __future__ import annotations
 

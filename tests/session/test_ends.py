@@ -95,7 +95,7 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__.strip("_"))
 async def test_each_way_a_session_can_end_ends_every_call_with_its_fate(autojump_clock, tasks, end):
-    """Every call ends, with a value or an error, in whatever way its session ends.
+    """Every call ends, with a value or an error, however its session ends.
 
     A failure of reading or writing ends the session, and is the cause that its errors have.
     """

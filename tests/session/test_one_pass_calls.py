@@ -142,7 +142,7 @@ async def test_a_value_that_does_not_fit_gets_the_same_error():
 class Sizes:
     @method
     async def moved(self, size: Size) -> Size:
-        """Return what came."""
+        """Return the size."""
         assert type(size) is Size
         return size
 
@@ -150,7 +150,7 @@ class Sizes:
 class Anything:
     @fallback
     async def any_call(self, call: Any) -> Any:
-        """Return what came."""
+        """Return the first argument."""
         return call.args[0]
 
 

@@ -4,7 +4,7 @@ The soak judges the memory *in use*: the resident memory without the free parts 
 The soak's large payloads (400,000 bytes, in buffers of many sizes) leave glibc's heap fragmented.
 In eight minutes the free parts of a server's heap grew from 10 to 25 MiB, while the parts in use
 stayed at 10 to 20 MiB and the number of Python's blocks did not change. So resident memory alone
-tells more of malloc than of leaks. It is shown beside the other.
+tells more of malloc than of leaks. It is shown beside the memory in use.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ MOST_SLOPE = 1.0
 NOISE = 6.0
 """MiB that a process may grow at once: another arena or buffer is not a leak."""
 LONG = 240.0
-"""Seconds after the warm-up from which a slope says something. Before, four times NOISE is one."""
+"""Seconds after the warm-up from which a slope counts; before, growth above four times NOISE."""
 WINDOW = 5.0
 """Seconds whose least value counts as one measurement: garbage comes and goes."""
 
 
 class _Mallinfo2(ctypes.Structure):
-    """What glibc's mallinfo2 returns: sizes in bytes."""
+    """The result of glibc's mallinfo2: sizes in bytes."""
 
     _fields_ = tuple(
         (name, ctypes.c_size_t)
@@ -77,7 +77,7 @@ class Levels:
     resident: list[tuple[float, float]] = field(default_factory=list)  # seconds, MiB
 
     def add(self, at: float, resident: float, free: float) -> None:
-        """Add what :func:`memory` returned in that process."""
+        """Add the result of :func:`memory` in that process."""
         self.samples.append((at, resident - free))
         self.resident.append((at, resident))
 

@@ -174,7 +174,7 @@ class ServiceClient(Generic[T]):
 
         Raises:
             trio.BusyResourceError: this client is listening to another channel.
-            Refused: one of the ends refused the session. Calls that wait raise it, too, without
+            Refused: one of the ends refused the session. Calls that wait also raise it, without
                 waiting for another session.
             RemoteProtocolError: the other end does not speak the protocol.
             SessionBroken: the connection was lost, or the other end left, before the session was
@@ -229,7 +229,7 @@ class ServiceClient(Generic[T]):
         self._calls.end(error, is_final=is_final)
 
     def _services_of(self, session: Session) -> Services:
-        self._served = session  # from now on, a new target is set in this session, too
+        self._served = session  # from now on, a new target is also set in this session
         return self._make_services(session)
 
 

@@ -39,9 +39,9 @@ class Instances(Protocol):
     """The instances that there are now, and later: an async iterable of all of them.
 
     Each item is the whole collection: URLs (``"tcp://10.0.0.1:5000"``), commands
-    (``"exec:python worker.py"``), :class:`Instance` objects, or those of NATS. An instance that an
-    item lacks is drained: its calls end, and its session is closed. The pool takes the newest item,
-    and reads each as soon as it comes. If the iteration ends, the last item stays valid.
+    (``"exec:python worker.py"``), :class:`Instance` objects, or instances of NATS. An instance that
+    an item lacks is drained: its calls end, and its session is closed. The pool takes the newest
+    item, and reads each as soon as it comes. If the iteration ends, the last item stays valid.
 
     If the iteration raises OSError or an error of this library, the pool logs that, keeps the
     instances that it knows, and iterates again after a pause, which is long after
@@ -76,8 +76,8 @@ class InstanceStatus:
             left and calls are in flight; ``"failed"`` if the pool makes no further attempt.
         calls_in_flight: calls of this pool that it has not answered.
         calls: calls that it was given so far.
-        failures: those that failed with an error of this library, and that it had not begun, or of
-            which that is unknown.
+        failures: calls that failed with an error of this library before it had begun them, or with
+            an unknown fate.
         error: why there is no session, in one line; "" if there is one.
         retry_in: seconds until the next attempt to open a session; None if none is planned.
         pid: the id of its process, if the pool has started it.

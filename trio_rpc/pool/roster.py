@@ -21,7 +21,7 @@ MOST_SHOWN = 5
 
 
 class Roster:
-    """Runs the sources of a pool, and a task for each instance that they tell.
+    """Runs the sources of a pool, and a task for each instance that they name.
 
     Args:
         sources: tell which instances there are.
@@ -44,7 +44,7 @@ class Roster:
         self._balancer = balancer
         self._nursery = nursery
         self._complaints = complaints
-        # Bound: the instances that the sources tell, and those that have gone and still end.
+        # Bound: the instances that the sources name, and older ones whose calls have not ended.
         self._keepers: dict[str, Keeper] = {}
         self._told: dict[Source, dict[str, Reachable]] = {}
 
@@ -63,7 +63,7 @@ class Roster:
         self._balancer.tell()
 
     def _meet(self) -> None:
-        """Start and stop tasks, so that there is one for each instance that is told."""
+        """Start and stop tasks, so that there is one for each instance that a source names."""
         wanted = {name: each for told in self._told.values() for name, each in told.items()}
         for name, instance in wanted.items():
             keeper = self._keepers.get(name)

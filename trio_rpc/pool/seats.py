@@ -59,7 +59,7 @@ class Seat:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it takes calls, and nothing speaks against it."""
+        """Whether it takes calls, and is neither draining nor suspect."""
         return self.session.is_open and not self.is_draining and not self.is_suspect
 
 

@@ -1,4 +1,4 @@
-"""Sources of instances: they tell a pool which instances there are, now and later."""
+"""Sources of instances: they name the instances to a pool, now and later."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class FixedSource:
 
 
 class GivenSource:
-    """The instances that an object of the user tells: see :class:`Instances`.
+    """The instances that an object of the user names: see :class:`Instances`.
 
     Args:
         given: the object.

@@ -2,7 +2,7 @@
 
 A Hello with ``retry_after`` announces that its sender has no room for a session now.
 
-A Hello that states no codec or no types means MessagePack, and none.
+A Hello that states no codec means MessagePack. One that states no types means no registered types.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _NUMBERS = {
 
 
 _PART = re.compile(r"[0-9A-Za-z_-]{1,32}")
-"""One end's part of the session's id, which can be printed in any log. Others count as absent."""
+"""One end's part of the session's id, printable in any log. Other texts count as absent."""
 
 
 def make_info(

@@ -161,7 +161,7 @@ class Outbox:
             self._add_small(data, tag)
 
     def put_pong(self, number: int) -> None:
-        """Queue a Pong. It replaces one that has not left yet, and answers that Ping also."""
+        """Queue a Pong. It replaces one that has not left yet, and also answers that Ping."""
         self._pong = number
 
     def put_credit(self, notifications: int) -> None:

@@ -3,7 +3,7 @@
 The consumer of a stream gives credit: the first in its Request, more with Credit as it takes items.
 An Item may be sent while there is credit for one more item and for at least one byte. It uses up
 one item and all of its bytes, so the last Item before a pause may overdraw the bytes. That lets
-every item pass that is a legal message, whatever the window.
+every item of a legal size pass, whatever the window.
 
 Both ends count by this one rule: a message that must not be sent must not arrive. Items and credit
 are counted where they are sent before they are counted where they arrive. So a correct producer
@@ -98,7 +98,7 @@ class Streams:
     def take_run(self, run: ItemRun) -> bool:
         """Count the Items of a run, as :meth:`item` does for each, if all of them have credit.
 
-        Return False, and count nothing, if one has none.
+        Return False, and count nothing, if one of them has no credit.
         """
         window = self._windows.get(run.id)
         # The last Item may overdraw the bytes, and no other may.

@@ -1,4 +1,4 @@
-"""Aliases and type variables: what they stand for, in the module that defines them."""
+"""Aliases and type variables: their meaning, in the module that defines them."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def type_arguments(annotation: Any) -> dict[Any, dict[Any, Any]]:
 
 
 def paired(variables: tuple[Any, ...], arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    """Map type variables to their arguments. A TypeVarTuple gets those that the others leave."""
+    """Map type variables to their arguments. A TypeVarTuple gets the remaining arguments."""
     found: dict[Any, Any] = {}
     rest = [one for argument in arguments for one in _spread(argument)]
     for index, one in enumerate(variables):

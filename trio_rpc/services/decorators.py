@@ -339,7 +339,7 @@ def checked_raises(raises: object) -> Raises:
         if issubclass(cls, SIGNALS) or not issubclass(cls, (Exception, BaseExceptionGroup)):
             raise TypeError(
                 f"raises= contains {cls.__qualname__}, which signals something to Python or Trio,"
-                " and would do so at the caller, too: declare an exception of your own, and raise"
+                " and would also do so at the caller: declare an exception of your own, and raise"
                 " that"
             )
         if issubclass(cls, BaseExceptionGroup):

@@ -26,8 +26,8 @@ class ItemStream(trio.abc.ReceiveChannel[T]):
         """Return all items that have arrived; wait if there is none. Each call is one checkpoint.
 
         The list has at least one item, and at most the ``limits.stream_items`` that the producer
-        may run ahead. A cancelled call loses nothing. If an item cannot be returned, those before
-        it are returned first, and the next call raises.
+        may run ahead. A cancelled call loses nothing. If an item cannot be returned, the items
+        before it are returned first, and the next call raises.
 
         Raises:
             Exception: the same errors as ``receive``.

@@ -34,7 +34,7 @@ class Services:
         built_in: the methods that every session has.
         objects: the services by name.
         methods: the methods of the services.
-        managers: the services that each session enters and leaves, by name; by default, those that
+        managers: the services that each session enters and leaves, by name; by default, all that
             are async context managers.
         has_registry: whether the sessions have a TypeRegistry, which may carry any class.
 
@@ -42,7 +42,7 @@ class Services:
         fallbacks: the fallbacks of the services, by the names of the services.
         objects: the services by name.
         managers: the services that each session enters and leaves, by name.
-        table: the methods of the services, and those that every session has.
+        table: the methods of the services, and the methods that every session has.
 
     Raises:
         ValueError: a service is named ``trio_rpc``.

@@ -1,4 +1,4 @@
-"""JSON Schemas of services: what each argument, callback, item and result looks like in JSON.
+"""JSON Schemas of services: the JSON form of each argument, callback, item and result.
 
 Unions, collections and classes of fields are taken apart here, as the conversion of values does,
 since msgspec refuses many of them (unions of dataclasses, functions inside of classes). msgspec
@@ -77,8 +77,8 @@ def schema(services: object) -> JsonSchema:
     - ``raises``: the names of the exceptions that it declares;
     - ``x-outlives``, true if it is marked with ``gateway.outlives``.
 
-    The schemas describe values as a gateway reads and writes them. They lack what JSON Schema
-    cannot say, such as a check in ``__post_init__``.
+    The schemas describe values as a gateway reads and writes them. They lack rules
+    that JSON Schema cannot express, such as a check in ``__post_init__``.
 
     Raises:
         TypeError: something is not a service, or an annotation cannot be checked.

@@ -281,7 +281,7 @@ class Signature:
         return Any
 
     def prepare(self) -> PrepareAll | None:
-        """Return a function that marks the arguments that are lent, or None if none can be."""
+        """Return a function that marks the arguments that are lent; None if no argument can be."""
 
         def how(one: _Parameter | None) -> Prepare | None:
             if one is None:

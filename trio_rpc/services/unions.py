@@ -28,7 +28,7 @@ def union_converter(
 
     1. A member that the value already is an instance of, so that text stays ``str`` in
        ``datetime | str``; or a class with exactly the value's fields, or with matching Literals.
-    2. Other classes with fields, those with most of the value's keys first.
+    2. Other classes with fields, beginning with the class that has most of the value's keys.
     3. The other members.
 
     Classes with the same fields are told apart by a tag, or by a field that is a Literal.
@@ -103,7 +103,7 @@ class _Tried:
         self._outcomes: dict[tuple[Any, int], tuple[Any, Any, Exception | None]] = {}
 
     def once(self, convert: Callable[[Any, Read], Any], value: Any, read: Read) -> Any:
-        """Convert a value, or return or raise what the same function did with it before."""
+        """Convert a value, or repeat the outcome of the same function for the same value."""
         key = convert, id(value)
         if key in self._outcomes:
             _, made, refusal = self._outcomes[key]

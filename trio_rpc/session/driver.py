@@ -284,7 +284,7 @@ class _Driver:
         authenticate = core.options.authenticate
         assert authenticate is not None  # noqa: S101 - checked by the caller
         assert self._authenticating is not None  # noqa: S101 - made by the caller
-        own_decimal_context()  # the other variables are this task's own already
+        own_decimal_context()  # the other variables already belong to this task
         try:
             with self._authenticating:
                 result: Any = authenticate(session, self._protocol.peer.credentials)

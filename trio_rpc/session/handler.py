@@ -73,7 +73,7 @@ def bound_arguments(
         method: the method.
         message: the message.
         most: as in ``Signature.bind``.
-        args: the arguments, if they are not those that arrived.
+        args: the arguments, if they differ from those of the message.
     """
     args = arrived_arguments(method, message) if args is None else args
     if message.shape is not None:

@@ -1,4 +1,4 @@
-"""The services of one session: those that it opens with, and those set and removed later."""
+"""The services of one session, which may be set and removed while it is open."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class LiveServices:
     ``nursery`` and ``reader`` are set before the session begins.
 
     Args:
-        make: makes those that the session opens with.
+        make: makes the services that the session opens with.
         incoming: looks up the methods.
         lifecycle: tells whether the session is over.
         patience: seconds that leaving a service may take.
@@ -99,8 +99,8 @@ class LiveServices:
     def begin(self, session: Session) -> bool:
         """Make the services that the session opens with; return whether some must be entered.
 
-        Raises whatever the user's function raises, and ValueError if that function has set a
-        service with the name of one that it returns.
+        Raises the errors of the user's function, and ValueError if that function has set a service
+        with the name of one that it returns.
         """
         assert self._make is not None  # noqa: S101 - a session opens once
         made = self._make(session)
@@ -188,7 +188,7 @@ class LiveServices:
     async def _until_free(self, held: HeldService) -> None:
         """Wait until the handlers of a removed service have ended, or those of the session.
 
-        Also wait until the services have been left that were entered later.
+        Also wait until all services that were entered later have been left.
         """
         if not self._lifecycle.is_over:
             name = self._held[held]

@@ -309,7 +309,7 @@ class Session:
         kwargs: dict[str, Any],
         kind: Kind | None = None,
     ) -> Any:
-        """Do the same in a remote scope; ``method`` may be a name if ``kind`` is given.
+        """Call, notify or open in a remote scope; ``method`` may be a name if ``kind`` is given.
 
         :meta private:
         """

@@ -1,4 +1,4 @@
-"""The classes of a session's parts: the plain ones, or those that tell a trace what they do."""
+"""The classes of a session's parts: the plain ones, or the traced ones."""
 
 from __future__ import annotations
 

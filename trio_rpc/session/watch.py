@@ -1,4 +1,4 @@
-"""The watch over sessions: what happens when some time has passed, without a task for each session.
+"""The watch over sessions: the ends of their times, without a task for each session.
 
 A server has one :class:`Watchman`, whose task sleeps until the first of its sessions is due. Any
 other session has one of its own. A :class:`Watch` has the duties for one session:

@@ -1,4 +1,4 @@
-"""What a trace receives: an event for each step of a call, and one for each message.
+"""The events that a trace receives: one for each step of a call, and one for each message.
 
 The steps 1 to 5 and 15 to 19 happen at the caller, the steps 6 to 14 at the callee::
 

@@ -21,7 +21,7 @@ class AskingPause:
         """Wait until the next question.
 
         Args:
-            least: seconds to wait in any case, so that nobody is flooded with questions.
+            least: seconds to wait in any case, so that no server is flooded with questions.
             more: seconds to wait in addition, unless the pause is cut short.
         """
         await trio.sleep(least)

@@ -32,7 +32,7 @@ async def keep_connected(
             Its exceptions are raised here, so it handles errors that another attempt may overcome.
         first_delay: seconds that the first delay may take.
         max_delay: seconds that no delay exceeds.
-        adjust: is told each delay, and returns the one to use, such as a longer one that the server
+        adjust: gets each delay, and returns the one to use, such as a longer one that the server
             has asked for.
     """
     failures = 0

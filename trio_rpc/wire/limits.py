@@ -140,7 +140,7 @@ class ServerLimits:
     """
 
     max_sessions: int = 10_000
-    """Sessions at once, those that are still opening included: each costs a file descriptor, and
+    """Sessions at once, including sessions that still open: each costs a file descriptor, and
     memory for its queues. Further clients get ``Refused`` with ``retry_after``."""
 
     max_sessions_per_address: int = 10_000

@@ -8,8 +8,8 @@ knows: it makes the ids, the texts and the scalars, and checks the form of each 
    the header of the array nor the size of an Item is known.
 2. msgspec decodes the array. It accepts no other kinds of messages, no values inside others except
    the scalars in one list or one map, no bytes and no extensions.
-3. The array is encoded again. Other bytes than those that arrived could hold more than the messages
-   show: a key that is given twice, for instance.
+3. The array is encoded again. If the bytes differ from the packet, it could hold more than the
+   messages show: a key that is given twice, for instance.
 
 A packet that is refused here is read in the way of all packets, which raises its error if it has
 one. No memory is spent on lengths that are only announced, since a message is walked over first.

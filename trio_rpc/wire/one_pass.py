@@ -8,10 +8,10 @@ bytes that arrived. Every message that is refused here is read again in the way 
 its error, if it has one, is raised there.
 
 1. The first two bytes say which message it is, if it is one of a few. A :class:`msgspec.Struct`
-   reads it, with its values left as bytes. That fails also if another message follows.
+   reads it, with its values left as bytes. That also fails if another message follows.
 2. ``shapes`` has the annotated types of the method or the call, as a :class:`Shape`.
 3. The shape decodes the values. They are encoded again if the type has maps. If it has a class
-   with a field that may be anything, the types of all values are looked at also.
+   with a field that may be anything, the types of all values are also looked at.
 
 A shape runs no code of users, because the message may still break the protocol. No memory is spent
 on lengths that are only announced, since msgspec makes lists as they fill. A message has at most as
@@ -140,7 +140,7 @@ def _is_flat(value: Any) -> bool:
 
 
 class Unfit(Exception):
-    """The bytes are not those that a value is encoded to, or it may not be read in one pass."""
+    """The bytes differ from the encoding of the value, or it may not be read in one pass."""
 
 
 _ARRAY: Final = 0x90

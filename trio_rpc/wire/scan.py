@@ -121,7 +121,7 @@ _EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD4: -1, 0xD5: -2, 0xD6: -4, 0xD7: -8
 _COUNTS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
 _OF_VALUES = frozenset({1, 2, 3, 12, *range(64, 128)})
-"""Extension codes whose payload is one encoded value. Its values count also."""
+"""Extension codes whose payload is one encoded value. Its values also count."""
 
 EXTENSION_NODES = 4
 """Values that an extension counts as, in addition to those inside: reading it takes as long."""

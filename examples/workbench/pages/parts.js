@@ -9,7 +9,7 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Adds a line to the list of what happened. */
+/** Adds a line to the list of events. */
 export function note(text, isBad = false) {
   const list = at("#events ol");
   const time = new Date().toLocaleTimeString();

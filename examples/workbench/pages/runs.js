@@ -95,7 +95,7 @@ function fateOf({ fate }) {
   return fate === "not started" ? "the command has not run" : "whether the command has run to its end is unknown";
 }
 
-/** Shows in the head of the page what is going on, also where the cards are out of sight. */
+/** Shows the running commands in the head of the page, also where the cards are out of sight. */
 function count() {
   const [running, asking] = ["running", "asking"].map((state) => document.querySelectorAll(`.run[data-state=${state}]`).length);
   const parts = [running && `${running} running`, asking && `${asking} waiting for you`];

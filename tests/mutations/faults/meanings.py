@@ -1,4 +1,4 @@
-"""Faults of reading annotations: those that can never be checked, aliases, and callbacks."""
+"""Faults of reading annotations that can never be checked, aliases, and callbacks."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ FAULTS = (
     fault(
         "authenticate changes the precision of decimals for all",
         "session/driver.py",
-        "        own_decimal_context()  # the other variables are this task's own already\n",
+        "        own_decimal_context()  # the other variables already belong to this task\n",
         "",
         "session/test_contexts.py",
     ),

@@ -18,8 +18,8 @@ class QueuedCalls(dict[int, Arrived]):
     It is changed only by these methods. It is a dict because that is the smallest object for the
     many sessions that queue nothing.
 
-    Bound: they hold the slots and the credit of ``max_calls`` and ``max_notifications``, and
-    Requests also those of ``ServerLimits.max_queued``.
+    Bound: they hold the slots and the credit of ``max_calls`` and ``max_notifications``. Requests
+    also hold slots of ``ServerLimits.max_queued``.
     """
 
     __slots__ = ("_load",)

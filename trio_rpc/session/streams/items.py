@@ -246,7 +246,7 @@ class ItemReceiver(ItemStream[Any]):
         return self._value_of(message)
 
     def _take_many(self, call: OutgoingCall) -> list[Any]:
-        """Take all items; but one that cannot be returned stays, behind those that can."""
+        """Take the items before the first one that cannot be returned; raise if there is none."""
         items, values, size = self._items, [], 0
         try:
             for message in items:
