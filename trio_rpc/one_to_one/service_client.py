@@ -11,6 +11,7 @@ import trio
 
 from trio_rpc.errors import Fate, Refused, RpcError, SessionBroken, SessionClosed
 from trio_rpc.one_to_one.waiting_calls import WaitingCalls
+from trio_rpc.services.aliases import class_of
 from trio_rpc.services.proxies import Proxy
 from trio_rpc.services.registration import Services
 from trio_rpc.session.core import Core
@@ -111,7 +112,7 @@ class ServiceClient(Generic[T]):
         self.target = target
 
     def __repr__(self) -> str:
-        name = "" if self._interface is None else f" of {self._interface.__name__}"
+        name = "" if self._interface is None else f" of {class_of(self._interface).__name__}"
         return f"<trio_rpc.ServiceClient{name}, {self._calls.session or 'not connected'}>"
 
     @property

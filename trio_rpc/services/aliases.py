@@ -30,6 +30,9 @@ __all__ = [
     "UNIONS",
     "aliased",
     "bare",
+    "bound_to",
+    "class_made",
+    "class_of",
     "identity",
     "is_alias",
     "is_never",
@@ -162,6 +165,19 @@ def _inside(function: Any) -> Any:
     return call if inspect.isfunction(call) else function
 
 
+def bound_to(function: Any) -> Any:
+    """Return the object of the method in a callable, or the innermost callable without one."""
+    for _ in range(MAX_WRAPPERS):
+        if hasattr(function, "__self__"):
+            return function.__self__
+        is_partial = isinstance(function, functools.partial)
+        inner = function.func if is_partial else getattr(function, "__wrapped__", None)
+        if inner is None:
+            return function
+        function = inner
+    return function
+
+
 def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
     """Replace type variables with their arguments, which are a tuple for a TypeVarTuple."""
     if not arguments:
@@ -188,6 +204,26 @@ def type_arguments(annotation: Any) -> dict[Any, dict[Any, Any]]:
             for one, mapping in type_arguments(base).items():
                 found[one] = {key: substitute(value, own) for key, value in mapping.items()}
     return found
+
+
+def class_of(annotation: Any) -> Any:
+    """Return the class of a class with type arguments: ``Store`` of ``Store[Order]``."""
+    origin = get_origin(annotation)
+    return origin if isinstance(origin, type) and origin not in UNIONS else annotation
+
+
+def class_made(obj: object) -> Any:
+    """Return the class of an object, with the type arguments that it was made with, if any.
+
+    Python keeps them in the object, unless this has slots or is frozen.
+    """
+    cls = type(obj)
+    made = inspect.getattr_static(obj, "__orig_class__", None)  # runs no code of the object
+    try:
+        hash(made)
+    except TypeError:
+        return cls  # an argument such as Annotated[int, []]
+    return made if get_origin(made) is cls else cls
 
 
 def paired(variables: tuple[Any, ...], arguments: tuple[Any, ...]) -> dict[Any, Any]:

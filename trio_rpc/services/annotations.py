@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter
 from typing import Any, Final, ForwardRef, get_type_hints
 
-from trio_rpc.services.aliases import substitute, type_arguments, written_in
+from trio_rpc.services.aliases import class_of, substitute, type_arguments, written_in
 from trio_rpc.util.text import one_line
 
 __all__ = [
@@ -35,7 +35,7 @@ class Names:
     """The names that an annotation may use: those of inner scopes, before those of the module."""
 
     def __init__(
-        self, module: Mapping[str, Any], nearby: Mapping[str, Any], owner: type | None = None
+        self, module: Mapping[str, Any], nearby: Mapping[str, Any], owner: Any = None
     ) -> None:
         self.owner = owner
         self._module = dict(module)
@@ -62,11 +62,13 @@ class Annotations:
         self,
         function: Callable[..., Any],
         like: Callable[..., Any] | None,
-        owner: type | None,
+        owner: Any,
         signature: inspect.Signature | None = None,
+        interface: Any = None,
     ) -> None:
         self._sources = [written_in(source) for source in (function, like) if source is not None]
         self._owner = owner
+        self._generic = [one for one in (owner, interface) if one is not None]
         self._signature = signature
 
     def get(self, name: str, default: Any = Any) -> Any:
@@ -84,11 +86,10 @@ class Annotations:
 
     def _arguments(self, source: Any) -> dict[Any, Any]:
         """Return the type arguments of the class that defines a function."""
-        if self._owner is None:
-            return {}
-        for base, arguments in type_arguments(self._owner).items():
-            if arguments and any(written_in(one) is source for one in vars(base).values()):
-                return arguments
+        for one in self._generic:
+            for base, arguments in type_arguments(one).items():
+                if arguments and any(written_in(own) is source for own in vars(base).values()):
+                    return arguments
         return {}
 
     def names(self, name: str) -> Names:
@@ -245,13 +246,13 @@ def _is_for_type_checkers(module: str, name: str) -> bool:
     )
 
 
-def _names_of(owner: type | None) -> dict[str, Any]:
+def _names_of(owner: Any) -> dict[str, Any]:
     """Return the names in a class body that annotations may use, which excludes methods."""
     if owner is None:
         return {}
     return {
         name: value
-        for base in reversed(owner.__mro__)
+        for base in reversed(class_of(owner).__mro__)
         for name, value in {**vars(base), base.__name__: base}.items()
         if not inspect.isroutine(value)
     }

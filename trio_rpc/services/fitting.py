@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, get_args, get_origin
 
-from trio_rpc.services.aliases import UNIONS, bare, identity
+from trio_rpc.services.aliases import UNIONS, bare, class_of, identity
 from trio_rpc.services.annotations import is_unresolved
 from trio_rpc.services.decorators import Kind, MethodMark
 from trio_rpc.services.functions import awaited, function_types
@@ -26,7 +26,7 @@ _WIDER: Final = {bool: (int, float, complex), int: (float, complex), float: (com
 
 
 def declared_methods(
-    cls: type, methods: Mapping[str, tuple[Callable[..., Any], MethodMark]], interface: type
+    cls: type, methods: Mapping[str, tuple[Callable[..., Any], MethodMark]], interface: Any
 ) -> dict[str, tuple[Callable[..., Any], MethodMark]]:
     """Return the methods of an interface, each of which a class must have.
 
@@ -38,7 +38,7 @@ def declared_methods(
     Raises:
         TypeError: the class lacks one of them, or has one of another kind.
     """
-    declared = methods_of(interface)
+    declared = methods_of(class_of(interface))
     for name, (_, mark) in declared.items():
         if name not in methods:
             is_unmarked = hasattr(cls, name)
@@ -51,7 +51,7 @@ def declared_methods(
     return declared
 
 
-def check_signature(cls: type, interface: type, name: str, signature: Signature) -> None:
+def check_signature(cls: type, interface: Any, name: str, signature: Signature) -> None:
     """Raise TypeError if a method does not accept the declared calls, or returns something else.
 
     Args:
@@ -60,8 +60,8 @@ def check_signature(cls: type, interface: type, name: str, signature: Signature)
         name: the name of the method.
         signature: the signature of the method of the class.
     """
-    declared, mark = methods_of(interface)[name]
-    wanted = signature_of(declared, declared, interface, f"{interface.__name__}.{name}")
+    declared, mark = methods_of(class_of(interface))[name]
+    wanted = signature_of(declared, declared, interface, f"{class_of(interface).__name__}.{name}")
     first = 1 if mark.kind is Kind.DUPLEX else 0  # the channel, which the caller does not pass
     problem = (
         _problem_of_positional(signature.parameters, wanted.parameters, first)
@@ -73,8 +73,8 @@ def check_signature(cls: type, interface: type, name: str, signature: Signature)
         raise _misfit(cls, interface, f"{name}(): {problem}")
 
 
-def _misfit(cls: type, interface: type, problem: str) -> TypeError:
-    return TypeError(f"{cls.__name__} does not fit {interface.__name__}: {problem}")
+def _misfit(cls: type, interface: Any, problem: str) -> TypeError:
+    return TypeError(f"{cls.__name__} does not fit {class_of(interface).__name__}: {problem}")
 
 
 def _problem_of_positional(mine: Parameters, theirs: Parameters, first: int) -> str | None:

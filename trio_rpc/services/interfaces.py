@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from trio_rpc.services.aliases import class_of
 from trio_rpc.services.decorators import NAME, MethodMark, inside, mark_of
 
 __all__ = [
@@ -39,7 +40,7 @@ class Identifier(Generic[T_co]):
     Args:
         name: the name of the service, of ASCII letters, digits, ``_`` and ``-``; "" for the service
             without a name.
-        interface: the class that declares the methods.
+        interface: the class that declares the methods. A generic class may have type arguments.
 
     Raises:
         TypeError: the name is not a str, or the interface is not a class with decorated methods.
@@ -99,10 +100,11 @@ def is_service_name(name: object) -> bool:
 
 def check_interface(interface: Any) -> None:
     """Raise TypeError unless ``interface`` is a class with marked methods."""
-    if not isinstance(interface, type):
+    cls = class_of(interface)
+    if not isinstance(cls, type):
         raise TypeError(f"an interface must be a class, not {interface!r}")
-    if not methods_of(interface):
-        raise TypeError(f"{interface.__name__} has no methods marked with @method")
+    if not methods_of(cls):
+        raise TypeError(f"{cls.__name__} has no methods marked with @method")
 
 
 # Each session makes proxies of the same few interfaces. Results that depend only on the class are

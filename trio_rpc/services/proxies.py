@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from trio_rpc.errors import LocalProtocolError
+from trio_rpc.services.aliases import class_of
 from trio_rpc.services.converters import Convert
 from trio_rpc.services.decorators import Kind, MethodMark, wire_name
 from trio_rpc.services.interfaces import check_interface, methods_of
@@ -146,10 +147,10 @@ class Proxy:
 
     _caller: Caller
     _service: str
-    _interface: type | None
+    _interface: Any
     _marked: dict[str, tuple[Callable[..., Any], MethodMark]] | None
 
-    def __init__(self, caller: Caller, service: str = "", interface: type | None = None) -> None:
+    def __init__(self, caller: Caller, service: str = "", interface: Any = None) -> None:
         """Make a proxy.
 
         Args:
@@ -166,7 +167,7 @@ class Proxy:
         _check_name(service)
         if interface is not None:
             check_interface(interface)
-            marked = methods_of(interface)
+            marked = methods_of(class_of(interface))
         vars(self).update(_caller=caller, _service=service, _interface=interface, _marked=marked)
 
     def __getattr__(self, name: str) -> RemoteMethod:
@@ -182,10 +183,8 @@ class Proxy:
         if self._interface is None or self._marked is None:
             return RemoteMethod(self._caller, prefix + name)
         if name not in self._marked:
-            names = ", ".join(sorted(self._marked))
-            raise AttributeError(
-                f"{self._interface.__name__} has no remote method {name!r}; it has {names}"
-            )
+            cls, names = class_of(self._interface), ", ".join(sorted(self._marked))
+            raise AttributeError(f"{cls.__name__} has no remote method {name!r}; it has {names}")
         _, mark = self._marked[name]
         full_name = prefix + (mark.name or name)
         raises, converters = _converters_of(self._interface, name, full_name)
@@ -201,7 +200,7 @@ class Proxy:
 
     def __repr__(self) -> str:
         interface = vars(self).get("_interface")
-        typed = f" as {interface.__name__}" if interface else ""
+        typed = f" as {class_of(interface).__name__}" if interface else ""
         return f"<proxy of {vars(self).get('_service', '')!r}{typed}>"
 
     def __reduce__(self) -> NoReturn:
@@ -216,10 +215,10 @@ def _check_name(service: object) -> None:
 
 @functools.lru_cache(maxsize=2048)
 def _converters_of(
-    interface: type, name: str, full_name: str
+    interface: Any, name: str, full_name: str
 ) -> tuple[dict[str, type[Exception]], Converters]:
     """Return a method's declared exceptions by wire name, and the converters of its values."""
-    function, mark = methods_of(interface)[name]
+    function, mark = methods_of(class_of(interface))[name]
     signature = signature_of(function, function, interface, full_name)
     raises = {wire_name(cls): cls for cls in mark.raises}
     convert = (

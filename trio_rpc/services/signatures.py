@@ -89,8 +89,9 @@ class Signature:
         skip_self: it will be called as a bound method, so leave out its first parameter.
         like: the method of an interface that ``function`` implements. Its annotations are used
             where ``function`` has none.
-        owner: the class whose names annotations may use, in addition to those of the function's
-            module.
+        owner: the class, with its type arguments, whose names annotations may use, in addition to
+            those of the function's module.
+        interface: the class that ``like`` is from, with its type arguments.
         name: the method's name in error texts; its qualified name by default.
         given: the types in the annotation of ``function``, if it is a callback, in its method.
             They are used where ``function`` has no annotation, or none that can be resolved at run
@@ -127,14 +128,15 @@ class Signature:
         *,
         skip_self: bool = True,
         like: Callable[..., Any] | None = None,
-        owner: type | None = None,
+        owner: Any = None,
+        interface: Any = None,
         name: str | None = None,
         given: FunctionTypes | None = None,
     ) -> None:
         self.method: str = name or str(getattr(function, "__qualname__", function))
         signature = signature_as_bound(self.method, function, skip_self=skip_self)
         parameters = list(signature.parameters.values())
-        self._annotations = Annotations(function, like, owner, signature)
+        self._annotations = Annotations(function, like, owner, signature, interface)
         self._given = given
         self.callbacks: dict[str, bool] = {}
         """Parameters for callbacks that can be given by name, and whether each is required."""
@@ -563,14 +565,13 @@ class Signature:
 
 @functools.lru_cache(maxsize=2048)
 def signature_of(
-    function: Callable[..., Any], like: Callable[..., Any], owner: type, name: str
+    function: Callable[..., Any], like: Callable[..., Any], owner: Any, name: str, of: Any = None
 ) -> Signature:
     """Return the :class:`Signature` of a method, made once for all sessions.
 
-    Making one takes 100 µs or more. Without the cache, a service object per session would cost that
-    time for each connection. The cache is bounded, and an entry depends only on its key.
+    Making one takes 100 µs or more: too long for each connection. ``of`` is the interface.
     """
-    return Signature(function, like=like, owner=owner, name=name)
+    return Signature(function, like=like, owner=owner, name=name, interface=of)
 
 
 def checked(name: str, convert: Convert | None, what: str = "result") -> Convert | None:

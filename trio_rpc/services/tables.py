@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeAlias
 
 from trio_rpc.errors import MethodNotFound
-from trio_rpc.services.aliases import is_never
+from trio_rpc.services.aliases import class_made, class_of, is_never
 from trio_rpc.services.annotations import is_unresolved
 from trio_rpc.services.decorators import Kind, MethodMark, Raises, checked_raises
 from trio_rpc.services.fallbacks import has_fallback
@@ -166,7 +166,7 @@ _USE: Final = {
 }
 
 
-def named_services(services: object) -> Iterator[tuple[str, object, type | None]]:
+def named_services(services: object) -> Iterator[tuple[str, object, Any]]:
     """Yield the name, the object and the interface, if it is known, of each service."""
     if services is None:
         return
@@ -183,16 +183,16 @@ def named_services(services: object) -> Iterator[tuple[str, object, type | None]
         yield name, obj, interface_of(key)
 
 
-def interface_of(key: object) -> type | None:
+def interface_of(key: object) -> Any:
     """Return the interface of an identifier; None for a name."""
-    return key.interface if isinstance(key, Identifier) else None  # type: ignore[return-value]
+    return key.interface if isinstance(key, Identifier) else None
 
 
 def _is_service(obj: object) -> bool:
     return bool(marked_methods(type(obj))) or has_fallback(type(obj))
 
 
-def _bound_methods(service: str, obj: object, interface: type | None) -> Iterator[BoundMethod]:
+def _bound_methods(service: str, obj: object, interface: Any) -> Iterator[BoundMethod]:
     label = f"service {service!r}"
     if isinstance(obj, type):
         raise TypeError(f"{label} is the class {obj.__name__}: give an instance of it")
@@ -212,22 +212,31 @@ def _bound_methods(service: str, obj: object, interface: type | None) -> Iterato
             continue
         like, promised = declared[name]
         if (promised.name or name) != called:
+            other = f"{class_of(interface).__name__} {promised.name or name!r}"
             raise TypeError(
-                f"{cls.__name__}.{name} is called {called!r}, and in the interface"
-                f" {interface.__name__} {promised.name or name!r}: give both the same name="
+                f"{cls.__name__}.{name} is called {called!r}, and in the interface {other}: give"
+                " both the same name="
             )
         raises = (*mark.raises, *(one for one in promised.raises if one not in mark.raises))
         own_mark = MethodMark(mark.kind, checked_raises(raises))
         is_own = vars(cls).get(name) is function
-        bound = _bind(full_name, obj, name, like if is_own else function, own_mark)
+        bound = _bind(
+            full_name, obj, name, like if is_own else function, own_mark, interface=interface
+        )
         check_signature(cls, interface, name, bound.signature)
         yield bound
 
 
 def _bind(
-    full_name: str, obj: object, name: str, interface: Callable[..., Any], mark: MethodMark
+    full_name: str,
+    obj: object,
+    name: str,
+    like: Callable[..., Any],
+    mark: MethodMark,
+    *,
+    interface: Any = None,
 ) -> BoundMethod:
-    cls: type = type(obj)
+    cls, made = type(obj), class_made(obj)
     attribute = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
     function = _bound(attribute, obj)
     if function is None:
@@ -237,9 +246,11 @@ def _bind(
             " that takes self and calls it"
         )
     signature = (
-        signature_of(attribute, interface, cls, full_name)
+        signature_of(attribute, like, made, full_name, interface)
         if inspect.isfunction(attribute)
-        else Signature(function, skip_self=False, like=interface, owner=cls, name=full_name)
+        else Signature(
+            function, skip_self=False, like=like, owner=made, name=full_name, interface=interface
+        )
     )
     try:
         _check_lending(signature, mark.kind, like=function)
@@ -260,7 +271,7 @@ def _bind(
         raises=mark.raises,
         doc=attribute.__doc__
         if inspect.isfunction(attribute) and attribute.__doc__
-        else interface.__doc__ or "",
+        else like.__doc__ or "",
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import trio
 
 from trio_rpc.errors import EncodeError, LocalProtocolError
+from trio_rpc.services.aliases import bound_to, class_made
 from trio_rpc.services.converters import Convert
 from trio_rpc.services.decorators import Kind, Raises
 from trio_rpc.services.functions import FunctionTypes
@@ -207,8 +208,8 @@ def _as_method(
 
 
 def _signature_of(function: Callable[..., Any], given: FunctionTypes) -> Signature:
-    owner = getattr(function, "__self__", function)
-    owner = owner if isinstance(owner, type) else type(owner)
+    owner = bound_to(function)
+    owner = owner if isinstance(owner, type) else class_made(owner)
     name = getattr(function, "__qualname__", None)
     name = name if isinstance(name, str) else type(function).__qualname__
     if _is_bound_dispatch(function):  # its signature would be that of the unbound method
