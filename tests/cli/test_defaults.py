@@ -30,7 +30,8 @@ def folder(tmp_path, monkeypatch):
     inner = tmp_path / "inner"
     inner.mkdir()
     monkeypatch.chdir(inner)
-    monkeypatch.delenv("TRIO_RPC_URL", raising=False)
+    for name in ("URL", "CA", "CERT", "KEY", "SERVER_NAME"):
+        monkeypatch.delenv(f"TRIO_RPC_{name}", raising=False)
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n", "utf-8")
     return tmp_path
 
@@ -61,7 +62,42 @@ def test_options_of_the_table_are_added_unless_given(folder):
     write(folder, "[tool.trio-rpc]\nurl = 'tls://a:1'\nca = 'ca.pem'\nserver-name = 'b'\n")
     added = ["--ca", str(folder / "ca.pem"), "--server-name", "b"]
     assert words("ping") == ["ping", "tls://a:1", *added]
-    assert words("ping", "--ca=x") == ["ping", "tls://a:1", "--ca=x", *added[2:]]
+    assert words("ping", "--ca=x") == ["ping", "tls://a:1", *added[2:], "--ca=x"]
+
+
+def test_options_of_the_environment_come_before_those_of_the_table(folder, monkeypatch):
+    write(folder, "[tool.trio-rpc]\nurl = 'tls://a:1'\nca = 'ca.pem'\nserver-name = 'b'\n")
+    monkeypatch.setenv("TRIO_RPC_CA", "env.pem")
+    assert words("ping") == ["ping", "tls://a:1", "--ca", "env.pem", "--server-name", "b"]
+    assert words("ping", "--ca", "x") == ["ping", "tls://a:1", "--server-name", "b", "--ca", "x"]
+
+
+def test_options_of_the_environment_are_for_a_url_that_is_given_too(folder, monkeypatch):
+    write(folder, "[tool.trio-rpc]\nca = 'ca.pem'\n")
+    monkeypatch.setenv("TRIO_RPC_CERT", "me.pem")
+    monkeypatch.setenv("TRIO_RPC_KEY", "me.key")
+    monkeypatch.setenv("TRIO_RPC_SERVER_NAME", "")  # as if it were not set
+    added = ["--cert", "me.pem", "--key", "me.key"]
+    assert words("call", "tls://given:1", "m") == ["call", *added, "tls://given:1", "m"]
+    assert words("call", "--", "tls://given:1", "m") == ["call", *added, "--", "tls://given:1", "m"]
+
+
+@pytest.mark.parametrize("url", ["tcp://b:1", "unix:///b", "ws://b/rpc", "exec:python b.py"])
+def test_options_for_tls_are_not_added_to_a_url_without_it(folder, monkeypatch, url):
+    write(folder, "[tool.trio-rpc]\nurl = 'tls://a:1'\nca = 'ca.pem'\n")
+    monkeypatch.setenv("TRIO_RPC_SERVER_NAME", "c")
+    assert words("ping", url) == ["ping", url]
+    monkeypatch.setenv("TRIO_RPC_URL", url)
+    assert words("ping") == ["ping", url]
+
+
+def test_options_that_do_not_fit_those_that_are_given_are_not_added(folder):
+    table = "url = 'tls://a:1'\nca = 'ca.pem'\nserver-name = 'b'\ncert = 'c'\nkey = 'k'\n"
+    write(folder, f"[tool.trio-rpc]\n{table}")
+    own = ["--cert", str(folder / "c"), "--key", str(folder / "k")]
+    others = ["--ca", str(folder / "ca.pem"), "--server-name", "b"]
+    assert words("ping", "--insecure") == ["ping", "tls://a:1", *own, "--insecure"]
+    assert words("ping", "--cert", "x") == ["ping", "tls://a:1", *others, "--cert", "x"]
 
 
 def test_other_commands_and_help_take_nothing(folder):

@@ -14,7 +14,7 @@ import trio
 import trustme
 
 import trio_rpc
-from trio_rpc.cli import calling, main
+from trio_rpc.cli import benching, calling, main
 from trio_rpc.cli.arguments import parse_arguments
 from trio_rpc.cli.benching import MOST_KINDS, Bench
 from trio_rpc.cli.connecting import Connection, Target, parse_metadata
@@ -107,8 +107,9 @@ async def test_bench_counts_calls_that_fail_and_then_fails(capsys):
     async with works() as (_, target):
         run = bench(target, "fail_each_time", count=MOST_KINDS + 5)
         await run.run(Output(as_json=False))
+    run.sum_up(Output(as_json=False))
     with pytest.raises(CallFailed, match=f"{MOST_KINDS + 5} calls of {MOST_KINDS + 5} failed"):
-        run.sum_up(Output(as_json=False))
+        run.check()
     assert len(run.errors) == MOST_KINDS + 1
     assert run.errors["others"] == 5
     assert "\x1b" not in capsys.readouterr().out
@@ -360,3 +361,41 @@ def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(monkey
     monkeypatch.setattr(Bench, "run", lambda *_: pytest.fail("it measures"))
     assert main(["bench", "tcp://127.0.0.1:1", "m", "--plot", "plot.svg"]) == Exit.USAGE
     assert "pip install matplotlib" in capsys.readouterr().err
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The files that are drawn, without matplotlib."""
+    paths = []
+    monkeypatch.setattr(benching, "check_plot", lambda _: None)
+    monkeypatch.setattr(Bench, "plot", lambda _, path: paths.append(path.name))
+    return paths
+
+
+def after(monkeypatch, latencies, errors, *, interrupted):
+    """Replace the calls of a run by their outcomes."""
+
+    async def run(self, _output):
+        for each in latencies:
+            self.latencies.add(each)
+        self.errors.update(errors)
+        if interrupted:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Bench, "run", run)
+
+
+@pytest.mark.parametrize("errors", [[], ["KeyError"]])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_calls_that_succeeded_are_drawn(drawn, monkeypatch, capsys, errors, interrupted):
+    after(monkeypatch, [0.1, 0.2], errors, interrupted=interrupted)
+    code = main(["bench", "tcp://127.0.0.1:1", "m", "--plot", "plot.svg", "--json"])
+    assert code == (Exit.INTERRUPTED if interrupted else Exit.FAILED if errors else 0)
+    assert drawn == ["plot.svg"]
+    assert json.loads(capsys.readouterr().out)["errors"] == dict.fromkeys(errors, 1)
+
+
+def test_nothing_is_drawn_if_no_call_succeeded(drawn, monkeypatch):
+    after(monkeypatch, [], ["KeyError"], interrupted=False)
+    assert main(["bench", "tcp://127.0.0.1:1", "m", "--plot", "plot.svg"]) == Exit.FAILED
+    assert drawn == []

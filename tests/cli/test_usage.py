@@ -27,6 +27,13 @@ BAD = {
     "calls that are not whole": ["bench", URL, "m", "-n", "2.5"],
     "a certificate without TLS": ["call", URL, "m", "--insecure"],
     "a certificate without TLS, to serve": ["serve", "json:x", "--listen", URL, "--cert", "c"],
+    "a certificate without TLS, for several": ["call", URL, "m", "--also", URL, "--ca", "c"],
+    "a certificate without TLS, for a name": ["call", "dns+tcp://127.0.0.1:1", "m", "--insecure"],
+    "a certificate without TLS, for a gateway": ["ping", "http://127.0.0.1:1", "--cert", "c"],
+    "a key without TLS": ["ping", URL, "--key", "k"],
+    "a header for several servers": ["call", URL, "m", "--also", URL, "--header", "a: b"],
+    "a ping of a name": ["ping", "dns+tcp://127.0.0.1:1"],
+    "a ping of a name as well": ["ping", URL, "--also", "dns+tls://127.0.0.1:1"],
     "count of zero": ["ping", URL, "--count", "0"],
     "negative interval": ["ping", URL, "--interval=-1"],
     "interval that is not finite": ["ping", URL, "--interval", "nan"],
@@ -74,6 +81,28 @@ def test_bad_usage_is_reported_in_one_line_with_exit_code_2(arguments, capsys):
     assert err.endswith("\n")
     assert err[:-1].isprintable()
     assert len(err) < 1000
+
+
+@pytest.mark.parametrize(
+    "words", [["ping", "dns+tcp://localhost:1"], ["ping", URL, "--also", "dns+tls://a:1"]]
+)
+def test_a_name_that_is_pinged_is_told_what_to_do(words, capsys):
+    assert main(words) == Exit.USAGE
+    assert "give the URL of one, and --also for others" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["call", URL, "m", "--also", URL, "--ca", "/nowhere/c"],
+        ["call", "dns+tcp://127.0.0.1:1", "m", "--insecure"],
+        ["describe", "http://127.0.0.1:1", "--insecure"],
+        ["instances", URL, "--server-name", "a"],
+    ],
+)
+def test_options_for_tls_are_not_ignored_without_it(words, capsys):
+    assert main(words) == Exit.USAGE
+    assert "is not encrypted" in capsys.readouterr().err
 
 
 def test_bad_usage_is_reported_as_json_for_scripts(capsys):

@@ -33,6 +33,7 @@ from trio_rpc.cli.target import load_services
 from trio_rpc.cli.terminal import safe
 from trio_rpc.cli.top import top
 from trio_rpc.nats.addresses import is_nats
+from trio_rpc.pool.dns import DNS
 
 __all__ = ["app", "run"]
 
@@ -460,6 +461,8 @@ def ping(
         raise Usage("--count must be at least 1")
     if not (math.isfinite(interval) and interval >= 0):
         raise Usage("--interval must be a number of seconds, 0 or more")
+    if any(each.startswith(DNS) for each in (url, *connection.also)):
+        raise Usage("ping measures single servers: give the URL of one, and --also for others")
     target = Target(url=url, connection=connection)
     output, latencies = Output(as_json=json), Latencies()
     try:
@@ -486,7 +489,7 @@ def bench(
 ) -> None:
     """Call one method many times over one session, and print how long the calls took.
 
-    Ctrl-C prints the summary so far.
+    Ctrl-C prints the summary so far, and draws it if there is --plot.
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
@@ -521,11 +524,10 @@ def bench(
     try:
         trio_run(run.run, output)
     except KeyboardInterrupt:
-        run.sum_up(output)
+        run.sum_up(output, plot)
         raise
-    run.sum_up(output)
-    if plot is not None:
-        run.plot(plot)
+    run.sum_up(output, plot)
+    run.check()
 
 
 app.command(help_epilogue=epilogue("top"))(top)

@@ -146,8 +146,12 @@ class Bench:
 
             yield show
 
-    def sum_up(self, output: Output) -> None:
-        """Print the summary of the calls so far. Raises CallFailed if one of them failed."""
+    def sum_up(self, output: Output, plot: Path | None = None) -> None:
+        """Print the summary of the calls so far, and draw it if there is something to draw.
+
+        Raises:
+            Usage: the file cannot be written.
+        """
         rate = self.done / self.seconds if self.seconds else 0.0
         if output.as_json:
             output.json(
@@ -170,6 +174,11 @@ class Bench:
                     output.line(line, "cyan")
             for name, number in self.errors.most_common():
                 output.line(f"{plural(number, 'call')} failed with {name}", "red")
+        if plot is not None and len(self.latencies):
+            self.plot(plot)
+
+    def check(self) -> None:
+        """Raise CallFailed if a call failed."""
         if self.errors:
             failed = plural(self.errors.total(), "call")
             raise CallFailed(f"{failed} of {self.done:,} failed", {"errors": dict(self.errors)})

@@ -42,7 +42,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-PLAIN = (EXEC, "tcp:", "unix:", "ws:")
+PLAIN = (EXEC, "tcp:", "dns+tcp:", "unix:", "ws:", "http:")
 """How URLs without TLS begin."""
 
 PEM_REASONS = {
@@ -224,14 +224,14 @@ async def single(target: Target, url: str) -> AsyncIterator[Session | GatewayCal
 
     Raises as :func:`connected` does.
     """
+    _check_for_tls(target)
     if is_web(url):
         _check_for_gateway(target)
         context, headers = target.connection.context(), target.connection.header
         async with through_gateway(url, context, headers) as calls:
             yield calls
         return
-    if target.connection.header:
-        raise Usage("--header is for http:// and https:// URLs: a session has --credentials")
+    _check_for_session(target)
     async with _reported(url, functools.partial(_session, url, _options(target))) as session:
         yield session
 
@@ -244,10 +244,31 @@ async def pooled(target: Target, *, patience: float) -> AsyncIterator[Pool]:
         target: the instances.
         patience: seconds to wait for the first one.
     """
+    _check_for_tls(target)
+    _check_for_session(target)
     urls = (target.url, *target.connection.also)
     opening = functools.partial(open_pool, *urls, patience=patience, **_options(target))
     async with _reported(target.url, opening) as pool:
         yield pool
+
+
+def _check_for_tls(target: Target) -> None:
+    """Refuse options for TLS if no URL has it: they would be ignored. Raises Usage."""
+    connection = target.connection
+    chosen = connection.ca, connection.cert, connection.key, connection.server_name
+    if not connection.insecure and all(each is None for each in chosen):
+        return
+    if all(each.startswith(PLAIN) for each in (target.url, *connection.also)):
+        raise Usage(
+            f"{safe(target.url)} is not encrypted: --ca, --cert, --key, --server-name and"
+            " --insecure are for tls, wss, nats and https"
+        )
+
+
+def _check_for_session(target: Target) -> None:
+    """Refuse an option that a session cannot have. Raises Usage."""
+    if target.connection.header:
+        raise Usage("--header is for http:// and https:// URLs: a session has --credentials")
 
 
 def _check_for_gateway(target: Target) -> None:
@@ -292,11 +313,8 @@ async def _reported(
 
 
 def _session(url: str, options: dict[str, Any]) -> contextlib.AbstractAsyncContextManager[Session]:
-    if "ssl_context" in options and url.startswith(PLAIN):
-        raise ValueError(
-            f"{url} is not encrypted: --ca, --cert, --key, --server-name and --insecure are for"
-            " tls, wss, nats and https"
-        )
+    if url.startswith(PLAIN):  # another URL has TLS
+        options = {key: value for key, value in options.items() if key != "ssl_context"}
     if not url.startswith(EXEC):
         return connect(url, **options)
     return open_process(words_of(url), **options)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trio_rpc.cli.connecting import PLAIN
 from trio_rpc.cli.exits import Usage
 from trio_rpc.cli.terminal import safe
 from trio_rpc.pool.targets import EXEC
 
 __all__ = ["words_of"]
 
-VARIABLE = "TRIO_RPC_URL"
+PREFIX = "TRIO_RPC_"
+VARIABLE = f"{PREFIX}URL"
 FILE = "pyproject.toml"
 TABLE = "tool.trio-rpc"
 KEYS = {"url": str, "ca": str, "cert": str, "key": str, "server-name": str}
 """The keys of the table. Credentials are not among them: the file is usually committed."""
+REPLACED_BY = {"ca": "insecure", "server-name": "insecure", "key": "cert"}
+"""For a key, another option: if that is given, the default of the key belongs to something else."""
 
 
 def words_of(
@@ -28,6 +32,8 @@ def words_of(
 
     A command that requires a URL, and gets none, uses ``TRIO_RPC_URL``, or else the URL in the
     table ``[tool.trio-rpc]``. The other keys of the table are options of such a command.
+    Variables such as ``TRIO_RPC_CA`` are options of every command that requires a URL. Options for
+    TLS are added to no URL without it.
 
     Args:
         arguments: the words as typed.
@@ -41,23 +47,29 @@ def words_of(
     if not words or words[0] not in taking_url or {"--help", "-h"} & set(words):
         return words
     command, *rest = words
-    first = _first_argument(rest, switches)
-    if first is not None and is_url(first):
-        return words
-    table = _table()
-    url = os.environ.get(VARIABLE) or table.get("url")
+    options = {key: os.environ.get(PREFIX + key.upper().replace("-", "_")) for key in KEYS}
+    url = first = _first_argument(rest, switches)
+    if first is None or not is_url(first):
+        table = _table()
+        options = {key: options[key] or table.get(key) for key in KEYS}
+        url = options["url"]
     if url is None:
         given = (
             f"{command} requires a URL" if first is None else f"{safe(first, 100)!r} is not a URL"
         )
         raise Usage(f"{given}: give one first, such as tcp://127.0.0.1:5000, or set {VARIABLE}")
-    options = [
-        word
-        for key, value in table.items()
-        if key != "url" and not _has_option(rest, key)
-        for word in (f"--{key}", value)
-    ]
-    return [command, url, *rest, *options]
+    added = _added(url, rest, options)
+    return [command, *added, *rest] if url is first else [command, url, *added, *rest]
+
+
+def _added(url: str, typed: Sequence[str], options: Mapping[str, str | None]) -> Iterator[str]:
+    """Yield the words of the options that have a default and fit the URL and the typed words."""
+    if url.startswith(PLAIN):
+        return
+    for key, value in options.items():
+        replaced_by = REPLACED_BY.get(key, key)
+        if value and key != "url" and not {key, replaced_by} & _names(typed):
+            yield from (f"--{key}", value)
 
 
 def is_url(word: str) -> bool:
@@ -78,8 +90,9 @@ def _first_argument(words: Sequence[str], switches: Collection[str]) -> str | No
     return None
 
 
-def _has_option(words: Sequence[str], key: str) -> bool:
-    return any(word == f"--{key}" or word.startswith(f"--{key}=") for word in words)
+def _names(words: Sequence[str]) -> set[str]:
+    """Return the names of the options among the words."""
+    return {word[2:].partition("=")[0] for word in words if word.startswith("--")}
 
 
 def _table() -> Mapping[str, str]:
