@@ -688,8 +688,8 @@ FAULTS = (
     fault(
         "a URL after options is not seen if there is a default",
         "cli/defaults.py",
-        "    if first is not None and is_url(first):",
-        "    if rest and is_url(rest[0]):",
+        "    if first is None or not is_url(first):",
+        "    if not (rest and is_url(rest[0])):",
         "cli/test_defaults.py",
     ),
     fault(
