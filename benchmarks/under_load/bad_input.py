@@ -111,6 +111,47 @@ async def cancel_pairs(port: int, pairs: int) -> int:
     return answered
 
 
+# ── Clients that read nothing ────────────────────────────────────────────────────────────────
+
+
+async def push_unread(port: int, count: int) -> int:
+    """Send so many Requests and read no answer; connect again when the server ends it.
+
+    Return the number of connections.
+    """
+    connections = sent = 0
+    while sent < count:
+        connections += 1
+        async with await connected(port) as stream:
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            with contextlib.suppress(trio.BrokenResourceError), trio.move_on_after(LONGEST):
+                await stream.send_all(GREETING)
+                for first in range(1, count - sent + 1, MOST_PAIRS):
+                    ids = range(first, first + MOST_PAIRS)
+                    packet = packet_of(*(m.Request(n, "echo", [n]) for n in ids))
+                    await stream.send_all(packet)
+                    sent += len(ids)
+    return connections
+
+
+async def ask_and_stop(port: int, megabytes: int, seconds: float) -> None:
+    """Ask for results and for a stream of so many megabytes each, and read nothing of them.
+
+    Each result and each item has half a megabyte: fewer bytes than the greeting allows.
+    """
+    async with await connected(port) as stream:
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        calls = [m.Request(n, "give", []) for n in range(1, 2 * megabytes + 1)]
+        flow = len(calls) + 1
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(GREETING)
+            for call in calls:
+                await stream.send_all(packet_of(call))
+            await stream.send_all(packet_of(m.Request(flow, "flow", [2 * megabytes])))
+            await stream.send_all(packet_of(m.Credit(10**6, flow, megabytes * 10**6)))
+        await trio.sleep(seconds)
+
+
 # ── Input that must end its connection ───────────────────────────────────────────────────────
 
 BAD_FRAMES = (

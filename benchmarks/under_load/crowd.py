@@ -146,6 +146,16 @@ class Crowd:
         return await bad_input.cancel_pairs(port, pairs)
 
     @trio_rpc.method
+    async def push_unread(self, port: int, count: int) -> int:
+        """Send Requests without reading the answers; return the number of connections."""
+        return await bad_input.push_unread(port, count)
+
+    @trio_rpc.method
+    async def ask_and_stop(self, port: int, megabytes: int, seconds: float) -> None:
+        """Ask for results and a stream, and read nothing for some seconds."""
+        await bad_input.ask_and_stop(port, megabytes, seconds)
+
+    @trio_rpc.method
     async def send_bad(self, kind: str, port: int, count: int) -> int:
         """Connect so many times, and send something bad each time; return how often it failed."""
         failed = 0

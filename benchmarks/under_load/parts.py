@@ -52,6 +52,8 @@ class Sizes:
     silent: int = 5000
     dripping: int = 1000
     pairs: int = 200_000
+    unread: int = 1_000_000
+    unread_megabytes: int = 100
     bad: int = 100_000
 
 
@@ -63,6 +65,7 @@ QUICK = Sizes(
     silent=40,
     dripping=20,
     pairs=3000,
+    unread=20_000,
     bad=300,
 )
 
@@ -300,6 +303,36 @@ async def cancels(sizes: Sizes) -> list[Figure]:
         return bench.figures
 
 
+async def unread(sizes: Sizes) -> list[Figure]:
+    """Clients that ask for much and read nothing."""
+    most = 0.0
+    async with open_bench(1) as bench:
+        await bench.crowds[0].call("push_unread", bench.port, 1000)
+        before = await bench.usage()
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, (await bench.usage())["MiB"] - before["MiB"])
+                await trio.sleep(0.1)
+
+        async def flood() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch)
+                connections = await bench.crowds[0].call("push_unread", bench.port, sizes.unread)
+                bench.add("MiB more for Requests", most, 64, of_speed=False)
+                bench.add("connections that they used", connections)
+                await bench.crowds[0].call(
+                    "ask_and_stop", bench.port, sizes.unread_megabytes, min(3.0, sizes.seconds)
+                )
+                nursery.cancel_scope.cancel()
+
+        times = await bench.probe_during(flood)
+        bench.add("MiB more for results and a stream", most, 64, of_speed=False)
+        bench.add("another session, p99, ms", percentile(times, 99))
+        return bench.figures
+
+
 async def bad_frames(sizes: Sizes) -> list[Figure]:
     """Bad packets, each of which ends its connection."""
     return await _bad("frames", sizes.bad)
@@ -385,6 +418,7 @@ PARTS: dict[str, Callable[[Sizes], Awaitable[list[Figure]]]] = {
     "silent": silent,
     "dripping": dripping,
     "cancels": cancels,
+    "unread": unread,
     "bad-frames": bad_frames,
     "bad-notifications": bad_notifications,
     "bad-upgrades": bad_upgrades,

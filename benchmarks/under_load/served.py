@@ -6,6 +6,7 @@ import argparse
 import logging
 import resource
 import time
+from collections.abc import AsyncGenerator
 from dataclasses import asdict
 
 import trio
@@ -39,6 +40,18 @@ class Work:
             await trio.sleep_forever()
         finally:
             self.running -= 1
+
+    @trio_rpc.method
+    async def give(self) -> bytes:
+        """Return half a megabyte, in memory of its own."""
+        await trio.lowlevel.checkpoint()
+        return b"x" * 500_000
+
+    @trio_rpc.stream
+    async def flow(self, count: int) -> AsyncGenerator[bytes, None]:
+        """Yield half a megabyte so many times."""
+        for _ in range(count):
+            yield b"x" * 500_000
 
     @trio_rpc.notification
     def note(self, number: int) -> None:
