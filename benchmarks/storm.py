@@ -27,6 +27,9 @@ CUTS = 50
 SETTLED = 0.2
 """Seconds between two cuts."""
 
+LONGEST = 15.0
+"""Seconds after which the last client must be back. Otherwise the exit status is 1."""
+
 CONNECTING = 50
 """Clients that connect at the same time at the start."""
 
@@ -81,7 +84,7 @@ async def serve() -> None:
         await trio_rpc.serve_parent(Control(proxy))
 
 
-async def measure(clients: int, downtime: float) -> dict[str, object]:
+async def measure(clients: int, downtime: float) -> dict[str, dict[str, float]]:
     """Run the clients' process, and return the figures."""
     _raise_descriptors()
     command = [sys.executable, "-m", "benchmarks.storm", "--serve"]
@@ -167,8 +170,8 @@ def _raise_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def main() -> None:
-    """Run the benchmark from the command line."""
+def main() -> int:
+    """Run the benchmark from the command line. Return 1 if a client was back too late."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.storm", description=__doc__)
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--downtime", type=float, default=10.0, help="seconds, default 10")
@@ -177,16 +180,19 @@ def main() -> None:
     options = parser.parse_args()
     if options.serve:
         trio.run(serve)
-        return
+        return 0
     figures = trio.run(measure, options.clients, options.downtime)
     for title, rows in figures.items():
         print(title)
-        assert isinstance(rows, dict)
         for name, value in rows.items():
             print(f"  {name:30} {value:12,.2f}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+    if (last := figures["storm"]["back after, s: last"]) > LONGEST:
+        print(f"MISSED: the last client was back after {last:.1f} s, not {LONGEST:g} s")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import trio
@@ -28,3 +30,10 @@ async def test_an_import_without_the_extra_says_what_to_install(missing):
 async def test_an_import_that_fails_for_another_reason_raises_that_error():
     assert "msgpack" in (text := await _import_without("msgpack"))
     assert "the extra" not in text
+
+
+@pytest.mark.parametrize("bound", ["h11>=0.16", "hypercorn>=0.18"])
+def test_versions_with_known_vulnerabilities_are_not_accepted(bound):
+    """h11 before 0.16 accepts malformed chunks (CVE-2025-43859)."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    assert bound in project["project"]["optional-dependencies"]["gateway"]
