@@ -153,6 +153,10 @@ async def test_an_announced_length_allocates_no_memory():
         (b"GET / HTTP/1.1\r\n", "an HTTP request"),
         (b"HTTP/1.1 400 Bad Request\r\n", "an HTTP answer"),
         (b"SSH-2.0-OpenSSH\r\n", "an SSH greeting"),
+        (
+            b'INFO {"server_id":"N"}\r\n',
+            "the greeting of a NATS server; its URLs begin with nats://",
+        ),
     ],
 )
 async def test_the_error_names_other_protocols(greeting, meaning):

@@ -47,6 +47,7 @@ _FOREIGN = {
     b"PO": "an HTTP request",
     b"HT": "an HTTP answer",
     b"SS": "an SSH greeting",
+    b"IN": "the greeting of a NATS server; its URLs begin with nats://",
 }
 
 
