@@ -68,6 +68,61 @@ async def test_law_5_a_deadline_counts_from_arrival_even_if_the_handler_starts_l
         assert answers[2].result == pytest.approx(-1, abs=0.001)
 
 
+class PlainClock:
+    """Handlers that look at their deadline before their first checkpoint, each in its own form."""
+
+    @staticmethod
+    def seconds():
+        left = trio.current_effective_deadline() - trio.current_time()
+        return None if left == float("inf") else left
+
+    @trio_rpc.method
+    def plain(self):
+        return self.seconds()
+
+    @trio_rpc.method
+    def awaitable(self):
+        seconds = self.seconds()
+
+        async def wait():
+            await trio.sleep(1)
+            return seconds, self.seconds()
+
+        return wait()
+
+    @trio_rpc.stream
+    def items(self):
+        return self.repeat(self.seconds())
+
+    async def repeat(self, seconds):
+        yield seconds
+
+    @trio_rpc.method
+    def fails(self):
+        raise ValueError(self.seconds())
+
+    @trio_rpc.method
+    async def calls_back(self, callback):
+        with trio.move_on_after(3):
+            return await callback()
+
+
+async def test_law_5_a_plain_def_has_the_deadline_of_its_call(session_pair, autojump_clock):
+    async with session_pair(PlainClock(), None) as (_, b):
+        with trio.fail_after(10):
+            assert await b.call("plain") == pytest.approx(10, abs=0.001)
+            async with b.stream("items") as items:
+                assert await items.receive() == pytest.approx(10, abs=0.001)
+            with pytest.raises(ValueError) as caught:
+                await b.call("fails")
+            assert caught.value.args == (pytest.approx(10, abs=0.001),)
+            seconds = await b.call("awaitable")
+            assert seconds == (pytest.approx(10, abs=0.001), pytest.approx(9, abs=0.001))
+        assert await b.call("plain") is None
+        assert await b.call("calls_back", PlainClock.seconds) == pytest.approx(3, abs=0.001)
+        assert await b.call("plain") is None
+
+
 async def test_law_6_after_a_session_ends_later_requests_of_the_same_packet_do_not_start(no_time):
     begun = []
 

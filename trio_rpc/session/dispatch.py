@@ -369,10 +369,16 @@ class IncomingCalls:
         if self.is_cancelled or self._is_called_too_late(call):
             self.end(call, CANCELLED)
             return None
-        context = self._context_of(call)
+        context, has_deadline = self._context_of(call), False
+        if call.context and "deadline" in call.context:
+            self.scope.deadline, has_deadline = call.started + call.context["deadline"], True
         if not call.method.is_async and not self._filters:
-            return self._run_inline(call, context)
-        return self._step(call, context, self._call, call)
+            waiting = self._run_inline(call, context)
+        else:
+            waiting = self._step(call, context, self._call, call)
+        if has_deadline and waiting is None:
+            self.scope.deadline = math.inf  # the next handler may have none
+        return waiting
 
     def _is_called_too_late(self, call: IncomingCall) -> bool:
         """Return whether a call is a callback of a call that was cancelled meanwhile."""
@@ -389,7 +395,7 @@ class IncomingCalls:
                 raise
         else:
             if type(result) not in SCALARS and is_awaitable(result):
-                return self._step(call, context, _itself, result)
+                return self._step(call, context, lambda awaitable: awaitable, result)
             self.end(call, Outcome(result))
         return None
 
@@ -409,8 +415,6 @@ class IncomingCalls:
     ) -> IncomingCall | None:
         """Run the eager step of an awaitable; end the call unless it has to wait."""
         scope = call.scope = self.scope
-        if call.context and "deadline" in call.context:
-            scope.deadline = call.started + call.context["deadline"]
         try:
             call.suspended, call.result = begin(function, argument, context)
         except BaseException as exc:
@@ -423,8 +427,6 @@ class IncomingCalls:
                     scope.cancel(reason=call.cancelled)
                 return call
             self.end(call, Outcome(call.result))
-        if scope.deadline != math.inf:
-            scope.deadline = math.inf  # the next handler may have none
         return None
 
     async def finish(self, call: IncomingCall) -> Any:
@@ -585,10 +587,6 @@ class IncomingCalls:
 def _session_of(call: IncomingCall) -> CallSession:
     assert call.session is not None  # noqa: S101 - only the gateway's calls have none
     return call.session
-
-
-def _itself(awaitable: Awaitable[Any]) -> Awaitable[Any]:
-    return awaitable
 
 
 def _call_unfiltered(call: IncomingCall) -> Awaitable[Any]:

@@ -200,15 +200,15 @@ FAULTS = (
     fault(
         "law 5: the handler's scope does not get the deadline",
         "session/dispatch.py",
-        'scope.deadline = call.started + call.context["deadline"]',
+        'self.scope.deadline, has_deadline = call.started + call.context["deadline"], True',
         "pass",
         LAWS,
     ),
     fault(
         "law 5: a deadline counts from the handler's start, not from its Request's arrival",
         "session/dispatch.py",
-        'scope.deadline = call.started + call.context["deadline"]',
-        'scope.deadline = trio.current_time() + call.context["deadline"]',
+        'self.scope.deadline, has_deadline = call.started + call.context["deadline"], True',
+        "self.scope.deadline = trio.current_time() + call.context['deadline']; has_deadline = True",
         LAWS,
         ORDER,
         "session/test_handlers.py",
@@ -306,19 +306,25 @@ FAULTS = (
     fault(
         "law 9: a Cancel in the packet of its Request does not find the handler",
         "session/dispatch.py",
-        "        return self._step(call, context, self._call, call)\n",
-        "        del self.running[call.id]\n"
-        "        step = self._step(call, context, self._call, call)\n"
-        "        self.running[call.id] = call\n"
-        "        return step\n",
+        "            waiting = self._step(call, context, self._call, call)\n",
+        "            del self.running[call.id]\n"
+        "            waiting = self._step(call, context, self._call, call)\n"
+        "            self.running[call.id] = call\n",
         ORDER,
     ),
     fault(
         "law 9: a handler's deadline also applies to the next handler",
         "session/dispatch.py",
-        "        if scope.deadline != math.inf:\n            scope.deadline = math.inf",
-        "        if False:\n            scope.deadline = math.inf",
+        "        if has_deadline and waiting is None:\n",
+        "        if False:\n",
         ORDER,
+    ),
+    fault(
+        "law 5: a plain def does not see the deadline of its call",
+        "session/dispatch.py",
+        "        if call.context and \"deadline\" in call.context:\n",
+        "        if call.context and \"deadline\" in call.context and call.method.is_async:\n",
+        "session/test_laws_edges.py",
     ),
     # ── 10: one writer ──
     fault(
