@@ -90,6 +90,8 @@ class JsonCodec:
             DecodeError: it is not JSON, has a key twice or more values than this end allows.
         """
         data = buffer.read_bytes()
+        if not data.startswith(b"["):
+            raise DecodeError("malformed JSON: a message does not begin with an array")
         _check_count(data, buffer.max_values)
         try:
             value = json.loads(
@@ -147,7 +149,7 @@ def _marked(mark: str, content: Any) -> Any:
     match mark, content:
         case "$bytes", str():
             return base64.b64decode(content, validate=True)
-        case "$ext", [int() as code, inner]:
+        case "$ext", [int() as code, inner] if type(code) is int:
             return Extension(code, _from_json(inner))
         case "$map", list():
             return _map(content)

@@ -298,12 +298,18 @@ def test_a_packet_may_be_as_large_as_the_announced_limit():
         list(opened().receive(fitting + b"\xc0"))
 
 
+FIVE = msgpack.ExtType(10, b"\x05")
+PAIRS = msgpack.ExtType(12, msgpack.packb(["k", 1]))
+
 CONTEXTS = {
-    "deadline": [-1, -0.1, math.nan, math.inf, -math.inf, True, None, "1", [], 2**70],
-    "sent": [-1, -0.1, math.nan, math.inf, -math.inf, True, None, "1", [], 2**70],
-    "parent": [-1, 1.0, True, None, "1", []],
-    "depth": [-1, 1.0, True, None, "1", {}],
-    "metadata": [None, [], "text", {1: 2}, {b"k": 1}],
+    "callback": [FIVE],
+    "scope": [FIVE],
+    "stream": [[FIVE, 5], [5, FIVE], [5], [0, 5]],
+    "deadline": [FIVE, -1, -0.1, math.nan, math.inf, -math.inf, True, None, "1", [], 2**70],
+    "sent": [FIVE, -1, -0.1, math.nan, math.inf, -math.inf, True, None, "1", [], 2**70],
+    "parent": [FIVE, -1, 1.0, True, None, "1", []],
+    "depth": [FIVE, -1, 1.0, True, None, "1", {}],
+    "metadata": [PAIRS, None, [], "text", {1: 2}, {b"k": 1}],
 }
 
 

@@ -308,6 +308,10 @@ BAD = {
     "a mark and more": coded(1, 1, b'[1,1,"echo",[{"$bytes":"","a":1}]]'),
     "no base64": coded(1, 1, b'[1,1,"echo",[{"$bytes":"?"}]]'),
     "an extension that is reserved": coded(1, 1, b'[1,1,"echo",[{"$ext":[-2,{"$bytes":""}]}]]'),
+    "an extension whose code is true": coded(1, 1, b'[1,1,"echo",[{"$ext":[true,[]]}]]'),
+    "an id in an extension": coded(1, 1, b'[1,{"$ext":[10,{"$bytes":"AQ=="}]},"echo",[1]]'),
+    "a space before the array": coded(1, 1, b' [1,1,"echo",[1]]'),
+    "a timestamp of 5 bytes": coded(1, 1, b'[1,1,"echo",[{"$ext":[-1,{"$bytes":"AAAAAAA="}]}]]'),
     "an extension of another form": coded(1, 1, b'[1,1,"echo",[{"$ext":[4,5]}]]'),
     "a set with a list": coded(1, 1, b'[1,1,"echo",[{"$ext":[2,[[1]]]}]]'),
     "a reference in a Reply": coded(1, 1, b'[1,0,"echo",[1]]'),
@@ -345,6 +349,13 @@ async def test_json_with_too_many_values_is_refused_before_they_are_made(monkeyp
         with pytest.raises(DecodeError, match="more than 10000 values"):
             JsonCodec().decode(ReadBuffer(data, 10_000))
     assert len(JsonCodec().decode(ReadBuffer(data, 10_001))) == 10_001
+
+
+async def test_a_timestamp_of_messagepack_may_come_in_json():
+    [request] = CodedCodec(Codec(), JsonCodec()).decode(
+        coded(1, 1, b'[1,1,"echo",[{"$ext":[-1,{"$bytes":"ZVPxAA=="}]}]]')
+    )
+    assert request.args == [dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)]
 
 
 async def test_signs_in_json_texts_do_not_count_as_values():

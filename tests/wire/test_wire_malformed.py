@@ -24,6 +24,10 @@ def packed(*fields, **options):
     return msgpack.packb(list(fields), **options)
 
 
+FIVE = msgpack.ExtType(10, b"\x05")
+"""The integer 5 in the extension for large integers, which may stand for it in values only."""
+
+
 def reply(raw):
     """Encode a Reply with these bytes as its result."""
     return b"\x93\x03\x01" + raw
@@ -68,6 +72,16 @@ MALFORMED = {
     "invalid UTF-8 in an argument": b"\x94\x01\x01\xa1m\x91\xa1\xff",
     "surrogate in an argument": b"\x94\x01\x01\xa1m\x91\xa3\xed\xa0\x80",
     "bytes for a name": packed(1, 1, b"m", []),
+    "extension for a type": packed(FIVE, 1),
+    "extension for an id": packed(1, FIVE, "m", []),
+    "extension for the number of a Ping": packed(13, FIVE),
+    "extension for the count of a Credit": packed(15, FIVE),
+    "extension for the size of a Credit": packed(15, 1, 1, FIVE),
+    "extension for kwargs": packed(1, 1, "m", [], msgpack.ExtType(12, packed("a", 1))),
+    "extension for empty kwargs": packed(2, "m", [], msgpack.ExtType(12, packed())),
+    "extension for a context": packed(1, 1, "m", [], {}, msgpack.ExtType(12, packed("depth", 1))),
+    "extension for an error": packed(4, 1, msgpack.ExtType(12, packed("code", "internal"))),
+    "extension for the map of a Hello": packed(10, 1, msgpack.ExtType(12, packed("calls", 1))),
     "list as a key": reply(b"\x81\x90\x01"),
     "nil as a key": reply(b"\x81\xc0\x01"),
     "int as a key": reply(b"\x81\x05\x01"),
@@ -195,6 +209,16 @@ def test_extensions_count_as_levels_even_if_their_payload_is_not_decoded():
     for _ in range(100):
         payload = msgpack.packb(msgpack.ExtType(1, b"\x91" + payload))
     refuse(reply(payload))
+
+
+def test_extensions_for_small_integers_and_text_keys_may_be_sent_in_values():
+    pairs = msgpack.ExtType(12, packed("a", FIVE))
+    [request] = CODEC.decode(packed(1, 1, "m", [FIVE], {"k": pairs}, {"metadata": {"x": pairs}}))
+    assert (request.args, request.kwargs) == ([5], {"k": {"a": 5}})
+    assert request.context == {"metadata": {"x": {"a": 5}}}
+    for value, arrived in ((FIVE, 5), (pairs, {"a": 5})):
+        [hello] = CODEC.decode(packed(10, 1, {"credentials": value}))
+        assert hello.info == {"credentials": arrived}
 
 
 def test_timestamps_are_read_as_utc():

@@ -155,6 +155,35 @@ def test_a_decode_function_that_raises_fails_only_its_message():
     assert fourth.problem
 
 
+LIST, SIGNALLING = msgpack.ExtType(1, b"\x91\x90"), msgpack.ExtType(8, b"sNaN")
+
+
+@pytest.mark.parametrize("code", [2, 3, 12])
+@pytest.mark.parametrize("key", [[], {}, msgpack.ExtType(2, b"\x90"), LIST, SIGNALLING], ids=repr)
+@pytest.mark.parametrize("inside", [False, True])
+def test_law_14_a_key_that_is_not_allowed_ends_the_session_even_beside_users_values(
+    code, key, inside
+):
+    mine = msgpack.ExtType(70, msgpack.packb("5"))
+    bad = msgpack.ExtType(code, msgpack.packb([key, mine] if inside else [key, 1]))
+    args = [bad] if inside else [mine, bad]
+    with pytest.raises(DecodeError):
+        list(make_broken_codec().decode(msgpack.packb([1, 1, "m", args])))
+    with pytest.raises(DecodeError):
+        make_broken_codec().decode_message(msgpack.packb([1, 1, "m", args]))
+
+
+def test_a_set_of_users_values_that_cannot_be_elements_fails_only_its_message():
+    registry = TypeRegistry()
+    registry.register(64, Ratio, lambda ratio: ratio.value, lambda value: [value])
+    codec = Codec(registry)
+    for code in (2, 3, 12):
+        packet = msgpack.packb([1, 1, "m", [msgpack.ExtType(code, b"\x92\xd4\x40\x01\x05")]])
+        [request, after] = codec.decode(packet + msgpack.packb([3, 2, 5]))
+        assert "could not be decoded" in request.problem
+        assert after == Reply(2, 5)
+
+
 def test_a_value_of_an_error_that_cannot_be_decoded_is_replaced_by_none():
     codec = make_broken_codec()
     [error, reply] = codec.decode(

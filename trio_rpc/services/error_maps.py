@@ -415,12 +415,13 @@ class _Reader:
         self._leaves += 1
         if self._leaves > MAX_LEAVES:
             raise DecodeError(f"an error is a group of more than {MAX_LEAVES}")
-        args = error.get("args")
-        if args is not None and type(args) is not list:
+        args, state = error.get("args"), error.get("fields")
+        if "args" in error and type(args) is not list:
             raise DecodeError("an error has arguments that are not a list")
-        state = error.get("fields")
-        if state is not None and type(state) is not dict:
-            raise DecodeError("an error has fields that are not a map")
+        if "fields" in error and (
+            type(state) is not dict or not _TEXT.issuperset(map(type, state))
+        ):
+            raise DecodeError("an error has fields that are not a map with text keys")
         cls = self._raises.get(name) or BUILTINS.get(name)
         # An unreadable value may belong to this exception, which would be built from the wrong
         # value.
@@ -431,6 +432,9 @@ class _Reader:
             if rebuilt is not None:
                 return rebuilt
         return RemoteError(name.removeprefix("builtins."), message, tuple(notes))
+
+
+_TEXT = frozenset({str})
 
 
 def _bare(detail: Detail, cls: type[BaseException]) -> ErrorMap:
@@ -463,8 +467,10 @@ def _is_cut(message: str) -> bool:
 
 def _has_started(error: Mapping[str, Any], code: str) -> bool | None:
     """Return whether the handler had begun; None for a refusal whose class says it already."""
-    started = error.get("started", None if code in _REFUSALS else True)
-    if started is not None and type(started) is not bool:
+    if "started" not in error:
+        return None if code in _REFUSALS else True
+    started = error["started"]
+    if type(started) is not bool:
         raise DecodeError("an error has a 'started' that is not a boolean")
     return started
 

@@ -11,6 +11,7 @@ import msgpack
 from trio_rpc.errors import DecodeError, EncodeError, RpcError
 from trio_rpc.util.raised import repr_of, text_of
 from trio_rpc.wire.extensions import (
+    BIG_INT,
     FROZENSET,
     LEAF_DECODERS,
     MAP,
@@ -23,7 +24,7 @@ from trio_rpc.wire.extensions import (
 from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.many import DEPTH, FIRST, MOST, read_many
-from trio_rpc.wire.messages import Item, Message, Reference, parse_message
+from trio_rpc.wire.messages import Item, Message, Reference, check_form, parse_message
 from trio_rpc.wire.one_pass import Reader, Shapes, read_head
 from trio_rpc.wire.parts import LARGE, BufferList, SplitMessage, pack_parts
 from trio_rpc.wire.plain import ENCODER, SHORT, is_plain
@@ -76,6 +77,9 @@ def _is_short(fields: list[Any], limits: Limits) -> bool:
 REFUSED = 7
 """Packets that are not read in one pass after one that could not be: they may be alike."""
 
+INT_BYTES = 8
+"""Bytes of the largest integer for which nobody needs an extension."""
+
 _CONTAINERS = frozenset({TUPLE, SET, FROZENSET, MAP})
 _NO_TYPES = TypeRegistry()
 _NO_FORMS = Forms()
@@ -118,6 +122,10 @@ class Codec:
         self._found = _NOTHING
         self._problem: str | None = None
         self._has_read_users = False
+        self._has_stand_in = False
+        """Whether an extension stands for an integer or a map, which MessagePack has itself."""
+        self._has_bad_keys = False
+        """Whether a set or map could not be made, and that may be the fault of users' values."""
         self._nesting = 0
         self._extension_bytes = 0
         self._keys: KeyBuilder | None = None
@@ -329,6 +337,11 @@ class Codec:
         message = parse_message(fields)
         if type(message) is Item:
             message.size = end - start
+        if self._has_bad_keys:  # the keys that are not users' values must be allowed all the same
+            Codec(limits=self.limits).decode_message(packet[start:end])
+        if self._has_stand_in:
+            self._has_stand_in = False
+            check_form(message, _as_it_arrived(packet[start:end]))
         if self._extension_bytes or self._found:
             self._attach(message)
         return message
@@ -347,12 +360,13 @@ class Codec:
     def _forget(self) -> None:
         if self._extension_bytes or self._found:
             self._found, self._problem, self._extension_bytes = _NOTHING, None, 0
-            self._has_read_users = False
+            self._has_read_users = self._has_bad_keys = False
             self._keys = None
 
     def _extension(self, code: int, data: bytes) -> Any:
         leaf = LEAF_DECODERS.get(code)
         if leaf is not None:
+            self._has_stand_in |= code == BIG_INT and len(data) <= INT_BYTES
             return leaf(data)
         if code == REFERENCE:
             reference = decode_reference(data, self._make_reference)
@@ -403,6 +417,7 @@ class Codec:
         keys = self._keys = self._keys or KeyBuilder()
         try:
             if code == MAP:
+                self._has_stand_in |= not items or type(items[0]) is str
                 return keys.map(items[::2], items[1::2])
             made = keys.set(items)
         except DecodeError:
@@ -411,6 +426,7 @@ class Codec:
             if not self._has_read_users:
                 raise
             # Users decide which of their values are hashable, so only this call fails.
+            self._has_bad_keys = True
             self._note_problem(
                 f"a set or map of users' values could not be decoded: {repr_of(error):.200}"
             )
@@ -430,6 +446,11 @@ class Codec:
     def _note_problem(self, problem: str) -> None:
         if self._problem is None:
             self._problem = problem
+
+
+def _as_it_arrived(data: bytes | memoryview) -> Any:
+    """Decode a message that has been decoded before, and leave its extensions as they are."""
+    return msgpack.unpackb(data, ext_hook=msgpack.ExtType, strict_map_key=True)
 
 
 def _pack_other(value: Any) -> msgpack.ExtType:

@@ -360,6 +360,10 @@ def _plain(value: Any) -> Any:
     return Extension(code, _plain(_unpacked(data)) if code in _OF_VALUES else data)
 
 
+_TIMESTAMP = -1
+"""MessagePack's own extension, for which its library has a class of its own."""
+
+
 class _Packing:
     """Converts a codec's values to values that MessagePack can pack, and counts their parts."""
 
@@ -381,4 +385,6 @@ class _Packing:
         code, content = value
         if code in _OF_VALUES:
             content = msgpack.packb(self.value(content), strict_types=True)
+        if code == _TIMESTAMP and type(content) is bytes:
+            return msgpack.Timestamp.from_bytes(content)
         return msgpack.ExtType(code, content)

@@ -39,6 +39,7 @@ from trio_rpc.errors import DecodeError, EncodeError
 from trio_rpc.wire.messages import MAX_NUMBER, Reference
 
 __all__ = [
+    "BIG_INT",
     "BUILT_IN_CLASSES",
     "FROZENSET",
     "LEAF_DECODERS",

@@ -32,6 +32,7 @@ __all__ = [
     "Request",
     "Started",
     "Welcome",
+    "check_form",
     "parse_message",
 ]
 
@@ -457,6 +458,28 @@ def parse_message(fields: object) -> Message:
     except KeyError:
         raise DecodeError(f"there is no message type {fields[0]}") from None
     return parser(fields)
+
+
+def check_form(message: Message, fields: object) -> None:
+    """Check that no extension stands for an integer or a map of the protocol itself.
+
+    An extension that holds a small integer, or a map with text keys, is decoded to the same value
+    as MessagePack's own. Raises DecodeError if it is an element of the message. If it is an entry
+    of a context or a Hello, the entry is put back as it arrived, for the checks of these.
+
+    Args:
+        message: the message.
+        fields: its array, in which extensions are as they arrived.
+    """
+    arrived = parse_message(fields)
+    for name in ("context", "info"):
+        entries: dict[str, Any] = getattr(message, name, None) or {}
+        # Credentials, and what is in the map of the metadata, are values of the application.
+        entries |= {
+            key: value
+            for key, value in (getattr(arrived, name, None) or {}).items()
+            if key != "credentials" and (key, type(value)) != ("metadata", dict)
+        }
 
 
 _STR = frozenset({str})

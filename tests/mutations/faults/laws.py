@@ -322,8 +322,8 @@ FAULTS = (
     fault(
         "law 5: a plain def does not see the deadline of its call",
         "session/dispatch.py",
-        "        if call.context and \"deadline\" in call.context:\n",
-        "        if call.context and \"deadline\" in call.context and call.method.is_async:\n",
+        '        if call.context and "deadline" in call.context:\n',
+        '        if call.context and "deadline" in call.context and call.method.is_async:\n',
         "session/test_laws_edges.py",
     ),
     # ── 10: one writer ──
