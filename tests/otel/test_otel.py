@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trio
 from helpers.gateway_tools import browsing, hosting
+from helpers.nats_broker import open_broker
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -132,6 +133,20 @@ async def test_one_trace_over_client_main_plugin_and_their_callbacks(telemetry):
             assert await client.proxy("", Main).run(on_progress) == "done"
     assert shares == [0.5]
     assert telemetry.tree() == CHAIN
+    assert len({span.context.trace_id for span in telemetry.spans}) == 1
+
+
+@pytest.mark.parametrize("opening", [trio_rpc.connect, trio_rpc.open_pool])
+async def test_a_session_or_pool_over_nats_is_traced_as_any_other(telemetry, opening):
+    async def on_progress(_: float) -> None: ...
+
+    async with (
+        open_broker() as broker,
+        trio_rpc.open_server(Plugin(), f"{broker.url}/plugin/one", **telemetry.options) as server,
+        opening(*server.urls, **telemetry.options) as session,
+    ):
+        assert await session.proxy("", Plugin).work(on_progress) == "done"
+    assert telemetry.tree() == [line.removeprefix("    ") for line in CHAIN[2:6]]
     assert len({span.context.trace_id for span in telemetry.spans}) == 1
 
 
