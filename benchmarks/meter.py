@@ -26,7 +26,7 @@ def _process_seconds(pid: int) -> float | None:
 class Meter:
     """Measures from its creation until `stop`, without the blocks in `paused`.
 
-    CPU time is steadier than the time of the clock when other programs use the cores too.
+    CPU time is steadier than the time of the clock when other programs also use the cores.
     """
 
     def __init__(self, server: int) -> None:

@@ -100,7 +100,7 @@ class Bench:
         self.figures.append(Figure(name, round(value, 3), most, of_speed))
 
     async def usage(self) -> dict[str, float]:
-        """Return the resources that the server has used so far, and those that it holds."""
+        """Return the resources that the server has used so far, and holds now."""
         used: dict[str, float] = await self.control.call("usage")
         pid = self.control.peer.pid or 0
         return used | {"MiB": resident_bytes(pid) / 2**20, "kept waiting": seconds_waited(pid)}

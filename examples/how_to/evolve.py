@@ -23,7 +23,7 @@ class Order:
 
 class Shop:
     @trio_rpc.method
-    async def buy(self, order: Order, coupon: str = "") -> str:  # and a new parameter, too
+    async def buy(self, order: Order, coupon: str = "") -> str:  # so has a new parameter
         return f"1 {order.item}{' with a ribbon' * order.gift_wrap}{coupon and f', {coupon}'}"
 
     @trio_rpc.method

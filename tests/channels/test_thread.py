@@ -25,7 +25,7 @@ from trio_rpc.wire.limits import Limits
 
 TIME_LIMIT = 60.0
 LIMITS = Limits(shutdown_timeout=TIME_LIMIT)
-"""A thread may take long to end on a busy machine, also if its block raises."""
+"""A thread may take long to end on a busy machine, even if its block raises."""
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,7 @@ encodings that a decoder must accept. "messages": one message each. "packets": s
 and the packets in it. "exchanges": how a peer that serves "service" must react to the packets in \
 "send", sent one after the other. "state" is "new" (nothing has been sent before) or "open" (both ends have sent a Hello, \
 with the limits of "hello", and a Welcome). "replies" are the messages it must answer with, in any number of \
-packets and any order, without those that "outcome" names. Credits are added up. If the session ends, Credits \
+packets and any order, without the messages that "outcome" names. Credits are added up. If the session ends, Credits \
 and unnamed Cancels are ignored. Of a ReplyErr, Cancel or Goodbye, only the given fields are compared, \
 since texts are for people. Of a Request that uses a reference, the method is not compared: it is for logs. "outcome" \
 is "goes on" (a Ping that follows is answered), "session ended" (a Goodbye with code \

@@ -18,7 +18,7 @@ PROGRAMS = [program for page in PAGES for program in page_checks.programs(page)]
 
 
 def run(program, monkeypatch, capsys):
-    """Run the blocks of a program, and check that each prints what the page shows."""
+    """Run the blocks of a program, and check that each prints the text on the page."""
     monkeypatch.chdir(ROOT)
     module = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)

@@ -127,7 +127,7 @@ class Load:
 
 @contextlib.asynccontextmanager
 async def open_fleet(folder: Path, *, tcp: bool) -> AsyncIterator[Fleet]:
-    """Start the instances, and kill those that are left at the end of the block."""
+    """Start the instances, and kill the remaining ones at the end of the block."""
     if tcp:
         urls = [f"tcp://127.0.0.1:{port}" for port in await _free_ports()]
     else:

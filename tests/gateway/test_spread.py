@@ -190,7 +190,7 @@ async def test_an_id_of_an_earlier_run_of_an_instance_is_gone(autojump_clock, nu
             assert answer.status == 410
 
 
-# ── what goes wrong between instances ────────────────────────────────────────────────────────
+# ── faults between the instances ─────────────────────────────────────────────────────────────
 
 
 async def test_a_lost_link_costs_nothing_but_time(autojump_clock, nursery):

@@ -21,7 +21,7 @@ class GatewayInstance:
     Attributes:
         app: the gateway.
         link: its end of the links, which can drop, freeze and break.
-        spread: what :func:`open_spread` gave.
+        spread: the result of :func:`open_spread`.
         service: the service.
     """
 

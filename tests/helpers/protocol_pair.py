@@ -1,6 +1,6 @@
 """Two Protocols joined directly, without a driver or a channel, as in h11's tests.
 
-Each end must report what the other sends, and both must agree on the states of both halves.
+Each end must report each message of the other, and both must agree on the states of both halves.
 """
 
 from __future__ import annotations

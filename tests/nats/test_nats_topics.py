@@ -1,4 +1,4 @@
-"""Topics: publishers never wait, and subscribers know what they have lost."""
+"""Topics: publishers never wait, and subscribers know how many messages they lost."""
 
 from __future__ import annotations
 

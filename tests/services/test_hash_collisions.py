@@ -249,7 +249,7 @@ def chosen(count):
     ids=["set", "bare", "union", "dict", "many", "last"],
 )
 def test_chosen_hashes_are_refused(annotation, value):
-    """The clock decides, since different hashes can collide too. Unguarded, each takes 15 s."""
+    """The clock decides, since different hashes can also collide. Unguarded, each takes 15 s."""
     with pytest.raises(msgspec.ValidationError, match="chosen to take long"):
         convert_to(value, adapt(annotation))
 

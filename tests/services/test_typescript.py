@@ -1,4 +1,4 @@
-"""The TypeScript types of services: their text, and what tsc says of right and wrong uses."""
+"""The TypeScript types of services: their text, and tsc's verdict on right and wrong uses."""
 
 from __future__ import annotations
 

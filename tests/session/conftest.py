@@ -97,7 +97,7 @@ def no_time(autojump_clock):
 
 @pytest.fixture
 async def tasks():
-    """Return a function that counts tasks, to find those that outlive their session."""
+    """Return a function that counts tasks, to find tasks that outlive their session."""
 
     def count():
         return trio.lowlevel.current_statistics().tasks_living

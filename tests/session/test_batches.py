@@ -1,4 +1,4 @@
-"""Batches of a stream's items: all that have arrived, with one checkpoint for all of them."""
+"""Batches of a stream's items: all items that have arrived, with one checkpoint for all of them."""
 
 from __future__ import annotations
 

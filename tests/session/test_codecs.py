@@ -1,4 +1,4 @@
-"""Codecs that users give to a session: the comparison in the handshake, and codecs that misbehave."""
+"""Codecs that users give to a session: their comparison in the handshake, and faulty codecs."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def test_the_usual_codec_without_types_adds_nothing_to_a_hello(no_time):
     assert hello.info.keys() & {"codec", "tags"} == set()
 
 
-# ── what travels ─────────────────────────────────────────────────────────────────────────────
+# ── values ───────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_json_is_on_the_wire_and_all_values_arrive_as_they_were(no_time):

@@ -1,4 +1,4 @@
-"""Services that are async context managers: entered when the session opens, left when it is over."""
+"""Services that are async context managers: entered when the session opens, left at its end."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class Refusing(Failing):
 
 
 async def _serve_and_connect(services, limits=trio_rpc.DEFAULT_LIMITS):
-    """Serve a session, connect to it, and return what each end raised."""
+    """Serve a session, connect to it, and return the error of each end."""
     ours, theirs = memory_channel_pair()
     raised = {}
 

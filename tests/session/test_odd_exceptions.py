@@ -71,7 +71,7 @@ class Service:
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
-        except Exception as exc:  # noqa: BLE001 - it is what the test looks at
+        except Exception as exc:  # noqa: BLE001 - the test looks at it
             self.seen = exc
 
 

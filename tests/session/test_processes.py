@@ -60,7 +60,7 @@ async def fails(session, *call):
     return caught.value
 
 
-# ── what travels between the processes ───────────────────────────────────────────────────────
+# ── values between the processes ─────────────────────────────────────────────────────────────
 
 
 async def test_a_child_serves_and_is_reaped():

@@ -25,7 +25,7 @@ from trio_rpc import (
 
 TIME_LIMIT = 60.0
 SLOW = Limits(handshake_timeout=TIME_LIMIT, shutdown_timeout=TIME_LIMIT)
-"""A thread may take long on a busy machine, also if its block raises."""
+"""A thread may take long on a busy machine, even if its block raises."""
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def worker():
     made.release.set()
 
 
-# ── what travels between the threads ─────────────────────────────────────────────────────────
+# ── values between the threads ───────────────────────────────────────────────────────────────
 
 
 async def test_calls_callbacks_and_streams_cross_between_two_threads(worker):

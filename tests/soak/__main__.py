@@ -93,7 +93,7 @@ class Soak:
             number: int = await session.call("tasks")
             return number
 
-    # Sessions whose client was cut off end within a moment, and those that resume within their
+    # Sessions whose client was cut off end within a moment, and resumable sessions within their
     # grace: so the server gets that time, and no more.
     async def _check_server(self, url: str, pid: int, tasks: int, files: int) -> None:
         left = "nothing"

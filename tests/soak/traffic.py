@@ -94,7 +94,7 @@ class Traffic:
         except trio.BrokenResourceError:
             pass  # the other end of a duplex has left, and its reply is still on its way
 
-    # 1. Each call gets a label and exactly one line with its outcome, also if it fails.
+    # 1. Each call gets a label and exactly one line with its outcome, even if it fails.
     async def _call(self, kind: Kind) -> None:
         label = next(self.tally.labels)
         self.tally.calls += 1

@@ -1,4 +1,4 @@
-"""Only the text forms of docs/protocol.md are read and written, not all that Python accepts."""
+"""Only the text forms of docs/protocol.md are read and written, and no other forms of Python."""
 
 from __future__ import annotations
 

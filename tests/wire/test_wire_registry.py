@@ -88,7 +88,7 @@ def test_a_class_with_a_built_in_text_form_uses_it_unless_it_is_registered():
     ],
 )
 def test_a_bad_tag_is_refused(tag, error):
-    """Types of the user may be registered by a tag; one out of range or given twice is refused."""
+    """Types of the user may be registered by a tag; a tag out of range or taken is refused."""
     registry = make_registry()
     with pytest.raises(error):
         registry.register(tag, complex.__class__, str, str)

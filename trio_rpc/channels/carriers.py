@@ -279,7 +279,7 @@ class CarrierServer:
             self._complaints.log(logging.INFO, text, name, self._label, exc)
         elif isinstance(exc, Refused | RemoteProtocolError | SessionBroken | SessionClosed):
             text = "the %s with %s was not opened: %s"
-            # A text of the application may contain what its client sent.
+            # A text of the application may contain data of its client.
             why = one_line(text_of(exc))
             self._complaints.log(logging.INFO, text, self._label, name, why)
         else:

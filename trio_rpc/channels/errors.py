@@ -66,7 +66,7 @@ class ChannelEnded(trio.EndOfChannel):
     """The other end has closed the channel in an orderly way.
 
     Attributes:
-        detail: what the transport says about the end.
+        detail: the transport's information about the end.
     """
 
     def __init__(self, text: str, detail: EndDetail) -> None:
@@ -78,7 +78,7 @@ class ChannelBroken(trio.BrokenResourceError):
     """The channel has ended, but not in an orderly way.
 
     Attributes:
-        detail: what the transport says about the end.
+        detail: the transport's information about the end.
     """
 
     def __init__(self, text: str, detail: EndDetail) -> None:
@@ -87,7 +87,7 @@ class ChannelBroken(trio.BrokenResourceError):
 
 
 def detail_of(exc: BaseException | None) -> EndDetail | None:
-    """Return what a transport says about the end of a channel, in ``exc`` or one of its causes."""
+    """Return a transport's information about the end, from ``exc`` or one of its causes."""
     while exc is not None:
         if isinstance(exc, (ChannelEnded, ChannelBroken)):
             return exc.detail

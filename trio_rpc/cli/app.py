@@ -180,7 +180,7 @@ def serve(
             page.
         resume: Allow clients to resume their session on a new connection. Browsers always can.
         require_credentials_file: Refuse sessions without one of the credentials in this file, which
-            has a JSON value a line. Each line is what one client gives as its credentials.
+            has a JSON value a line. Each line holds the credentials of one client.
         until_stdin_closes: Stop gracefully when standard input ends, for a parent process that
             holds its other end.
         introspection: Offer the service introspection, which shows all sessions and calls to each

@@ -23,7 +23,7 @@ async def instances(
 
     Args:
         url: ``nats://host,host/service``.
-        context: insists on TLS with the NATS servers; None for what they require.
+        context: insists on TLS with the NATS servers; None to follow the servers.
         output: prints the instances.
         wait: seconds in which they answer.
 

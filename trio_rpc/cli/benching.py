@@ -106,7 +106,7 @@ class Bench:
                     raise
             except CommandError:
                 raise  # the gateway cannot be reached any more
-            except Exception as exc:  # noqa: BLE001 - whatever the handler raised is counted
+            except Exception as exc:  # noqa: BLE001 - any error of the handler is counted
                 self._count_error(exc)
             else:
                 self.latencies.add(trio.current_time() - began)

@@ -7,7 +7,7 @@ __all__ = ["EXAMPLES", "EXIT_CODES", "epilogue"]
 EXAMPLES = {
     "": (
         ("watch two processes call each other", "trio-rpc demo"),
-        ("list what a server offers", "trio-rpc describe tcp://127.0.0.1:5000"),
+        ("list the methods of a server", "trio-rpc describe tcp://127.0.0.1:5000"),
     ),
     "demo": (
         ("take about two seconds", "trio-rpc demo --quick"),

@@ -438,7 +438,7 @@ export class Protocol {
   }
 }
 
-// The tables of section 4: the messages that a half may send, and those that must not be sent to it.
+// The tables of section 4: the messages that a half may send, and the messages that must not be sent to it.
 const ALWAYS = [m.PING, m.PONG, m.GOODBYE];
 const WITHIN = [
   m.REQUEST, m.NOTIFICATION, m.REPLY, m.REPLY_ERR, m.CANCEL, m.CREDIT, m.PIECE, m.LAST_PIECE,

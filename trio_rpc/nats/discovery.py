@@ -104,7 +104,7 @@ class InstanceInfo:
 
 
 async def find_instances(broker: Broker, service: str, *, seconds: float) -> list[InstanceInfo]:
-    """Ask for the instances of a service, and return those that answer in time, by name.
+    """Ask for the instances of a service, and return the ones that answer in time, by name.
 
     Args:
         broker: the connection.

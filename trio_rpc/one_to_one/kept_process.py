@@ -13,7 +13,7 @@ The task ends in three ways:
 - The process has ended too often. That is the end of a session (law 17): the body is cancelled, and
   the block raises SessionBroken, unless the body raises its own exception.
 - No process can serve: the command cannot be started, the session is refused, or the program does
-  not speak the protocol. The body is cancelled, and the block raises that error, also if the body
+  not speak the protocol. The body is cancelled, and the block raises that error, even if the body
   raises the error of a call, which only reports it.
 
 Objects that stay (the client, the state) refer to errors without frames only, so that no cycle is
@@ -71,7 +71,7 @@ class KeptProcess(Generic[T]):
 
     @property
     def proxy(self) -> T:
-        """The proxy of the service in the process, which serves for each new process, too."""
+        """The proxy of the service in the process, also for each new process."""
         return self._client.proxy
 
     @property
@@ -372,7 +372,7 @@ class _Keeper:
         return lasted
 
     async def _listen(self, channel: ProcessChannel) -> None:
-        """Run a session with the process until it ends, and decide what follows."""
+        """Run a session with the process until it ends, and decide about a next one."""
         core = self._client.new_core(channel, channel.name)
         try:
             self._ended(await self._client.run(core, self._opened))

@@ -52,7 +52,7 @@ class Verdict(TypeError):
 class AdapterType(type):
     """The metaclass of all stand-ins."""
 
-    # msgspec checks what the hook returned against the type it asked for.
+    # msgspec checks the hook's result against the type it asked for.
     def __instancecheck__(cls, instance: object) -> bool:
         """Return True, so that msgspec accepts every result of the function."""
         return True

@@ -26,7 +26,7 @@ def maker_of_flags(cls: type[enum.Flag]) -> Callable[[int], Any]:
     """Return a function that makes a combination, and that bounds the number of unused ones.
 
     It looks for unused combinations when their number has doubled, so the cost of looking is spread
-    over all that were made. A combination that the program still uses stays, because Python
+    over all combinations. A combination that the program still uses stays, because Python
     compares combinations by identity.
     """
     kept: dict[Any, Any] = cls._value2member_map_

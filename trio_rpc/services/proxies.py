@@ -65,7 +65,7 @@ class RemoteMethod:
         idempotent: whether the interface declares that it may be called again.
     """
 
-    # caller: the session. converters: those that the interface declares. convert: the same as
+    # caller: the session. converters: made from the interface's types. convert: the same as
     # converters.convert, which each call needs.
     __slots__ = (
         "__weakref__",

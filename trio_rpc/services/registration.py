@@ -34,8 +34,8 @@ class Services:
         built_in: the methods that every session has.
         objects: the services by name.
         methods: the methods of the services.
-        managers: the services that each session enters and leaves, by name; by default, all that
-            are async context managers.
+        managers: the services that each session enters and leaves, by name; by default, all
+            async context managers.
         has_registry: whether the sessions have a TypeRegistry, which may carry any class.
 
     Attributes:

@@ -72,7 +72,7 @@ def schema(services: object) -> JsonSchema:
     - ``callbacks``: for each parameter that takes a function, whether it is ``required``, the
       schemas of its ``arguments``, in order, and of its ``result``;
     - ``result``: the schema of the result, and ``items`` in its place for a stream, or ``receives``
-      and ``sends`` for a duplex: the items that the caller gets, and those that it sends;
+      and ``sends`` for a duplex: the items that the caller gets, and the items that it sends;
     - ``x-positional``: the names of the parameters that can be given by position, in order;
     - ``raises``: the names of the exceptions that it declares;
     - ``x-outlives``, true if it is marked with ``gateway.outlives``.

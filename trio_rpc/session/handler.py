@@ -7,7 +7,7 @@ Sessions and the gateway share this:
 3. :func:`error_of` makes the error map for the caller; it says whether the handler had begun
    (law 15).
 4. :func:`log_bug` logs undeclared exceptions.
-5. :func:`is_for_its_caller` tells errors for the caller from those that end the program (law 7).
+5. :func:`is_for_its_caller` tells errors for the caller from errors that end the program (law 7).
 
 :func:`run_handler` does all of this in the call's own task, as the gateway needs it. A session does
 not use it. It runs the eager step of a handler inside the reader's task and scope, and enters that

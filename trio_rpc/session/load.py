@@ -8,15 +8,15 @@ Most calls begin when they are read. These wait in the queue of their session in
 3. calls that arrive while others wait: in their own session, or for their turn.
 
 Queued calls begin in turns. A turn belongs to one session, and lasts for ``SLICE`` seconds of work,
-or one handler. Between two turns all sessions read. So while a server is overloaded, it knows what
-waits: a Cancel is seen before the work that it cancels begins, and a call that cannot be answered
-in time is refused at once, and not after it has waited.
+or one handler. Between two turns all sessions read. So while a server is overloaded, it knows all
+waiting calls: a Cancel is seen before the work that it cancels begins, and a call that cannot be
+answered in time is refused at once, and not after it has waited.
 
 **Refused calls.** A call with a deadline waits for at most half of the time that it has left. The
 server measures the time between the beginnings of two queued calls. A new call gets its turn after
 as many of those as there are queued calls before it, in all sessions; or in its own, times the
 number of sessions that wait for turns, if that is less. If the result is more than half of its
-time, the call is refused: the newest goes first, and those that were accepted keep their order.
+time, the call is refused: the newest goes first, and accepted calls keep their order.
 The prediction alone is not enough, because one long gap, such as a cut connection, makes it far too
 large. The last queued call that began must also have waited for an eighth of that time.
 Any call is refused while ``max_queued`` calls wait.

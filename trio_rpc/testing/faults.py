@@ -196,7 +196,7 @@ class _Direction:
             self._link.reset()
 
     async def _take(self, under_way: trio.MemorySendChannel[_Due]) -> None:
-        """Accept bytes, and put them in transit, except those that the failure drops."""
+        """Accept bytes, and put them in transit, except bytes that the failure drops."""
         while data := await self._source.receive_some(self._faults.max_slice):
             before, after = self._split(bytes(data))
             if before:

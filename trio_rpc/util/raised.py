@@ -65,7 +65,7 @@ def attributes_of(exc: BaseException) -> dict[str, Any]:
 
 
 def add_note(exc: BaseException, note: str) -> None:
-    """Add a note as ``exc.add_note`` does, also if the class is frozen.
+    """Add a note as ``exc.add_note`` does, even if the class is frozen.
 
     Notes that are not a list, because a program has assigned something else, stay as they are.
     """
@@ -81,15 +81,15 @@ def set_notes(exc: BaseException, notes: list[str]) -> None:
 
 
 def set_cause(exc: BaseException, cause: BaseException) -> None:
-    """Set the cause as ``exc.__cause__ = cause`` does, also if the class is frozen."""
+    """Set the cause as ``exc.__cause__ = cause`` does, even if the class is frozen."""
     _SLOTS["__cause__"].__set__(exc, cause)
 
 
 def set_context(exc: BaseException, context: BaseException | None) -> None:
-    """Set the context as ``exc.__context__ = context`` does, also if the class is frozen."""
+    """Set the context as ``exc.__context__ = context`` does, even if the class is frozen."""
     _SLOTS["__context__"].__set__(exc, context)
 
 
 def set_traceback(exc: BaseException, traceback: TracebackType | None) -> None:
-    """Set the traceback as ``exc.__traceback__ = traceback`` does, also if the class is frozen."""
+    """Set the traceback as ``exc.__traceback__ = traceback`` does, even if the class is frozen."""
     _SLOTS["__traceback__"].__set__(exc, traceback)

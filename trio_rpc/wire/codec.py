@@ -63,7 +63,7 @@ class Forms(NamedTuple):
 def _is_short(fields: list[Any], limits: Limits) -> bool:
     """Return whether a message is a scalar result or item, or a call with one scalar, as most are.
 
-    The other fields of messages with so many fields are scalars too. This only saves time.
+    The other fields of messages with so many fields are also scalars. This only saves time.
     """
     last = fields[-1]
     count = len(fields)
@@ -91,7 +91,7 @@ class Codec:
     """Encodes and decodes the messages of one session.
 
     Attributes:
-        limits: the limits of this end, which bound what :meth:`decode` builds.
+        limits: the limits of this end, which bound the values that :meth:`decode` builds.
         peer_limits: the limits that the peer has stated, which bound :meth:`encode`.
         forms: the forms that the other end must also have.
     """

@@ -111,7 +111,7 @@ class ReadBuffer:
         """Return the next bytes.
 
         Args:
-            count: how many bytes; by default all that are left.
+            count: how many bytes; by default all remaining ones.
 
         Raises:
             DecodeError: so many are not left.

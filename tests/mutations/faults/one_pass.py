@@ -138,7 +138,7 @@ FAULTS = (
         STREAMS,
     ),
     fault(
-        "every item of those that follow each other may overdraw the bytes",
+        "every item in a run of items may overdraw the bytes",
         "protocol/streams.py",
         "            or window.size <= run.size - run.items[-1].size\n",
         "            or window.size <= 0\n",

@@ -117,7 +117,7 @@ class Lab:
 
     @method
     async def diary(self) -> list[Entry]:
-        """Return what happened here, and when."""
+        """Return the events here, with their times."""
         return self._diary.entries
 
     @notification

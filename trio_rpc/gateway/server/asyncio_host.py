@@ -202,7 +202,7 @@ def _current_host() -> AsyncioHost | None:
 async def _until(
     future: asyncio.Future[Any], on_cancel: Callable[[], object] = lambda: None
 ) -> None:
-    """Wait until a future is done, also if this task is cancelled; then raise the cancellation."""
+    """Wait until a future is done, even if this task is cancelled; then raise the cancellation."""
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:

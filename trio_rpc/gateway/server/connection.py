@@ -116,7 +116,7 @@ class Connection:
     async def _send_counted(self, text: str) -> None:
         """Send a frame. The server has a second copy of it until the client has accepted it.
 
-        Both count until then, also if the client has ended meanwhile: a server's send may not be
+        Both count until then, even if the client has ended meanwhile: a server's send may not be
         cancellable. Bound: one frame for each connection.
         """
         budget, size = self._client.budget, 2 * sys.getsizeof(text)

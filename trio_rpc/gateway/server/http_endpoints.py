@@ -103,7 +103,7 @@ class HttpEndpoints:
         with contextlib.ExitStack() as stack:
             body = stack.enter_context(contextlib.closing(MemoryShare(self._state.bodies)))
             data = await self._read_arguments(request, body)
-            # There is no checkpoint from here on, so all that is checked now still holds when the
+            # There is no checkpoint from here on, so all these checks still hold when the
             # call starts.
             nursery = self._state.accepting()
             key = request_key(request)

@@ -337,7 +337,7 @@ class Session {
   }
 
   /**
-   * Fail all calls, including those that are being started.
+   * Fail all calls, including calls that are being started.
    * @param {string} type
    * @param {string} error
    */

@@ -1,1 +1,1 @@
-"""The parts of a session that tell a trace what they do. A session without a trace has none."""
+"""The parts of a session that report to a trace. A session without a trace has none."""

@@ -32,7 +32,7 @@ HEAD = 32
 
 
 class TracedProtocol(Protocol):
-    """A protocol that tells the tracer what it receives and queues.
+    """A protocol that tells the tracer which messages it receives and queues.
 
     ``beginning`` is set before each call of :meth:`request` and :meth:`notify`.
     """
