@@ -116,7 +116,7 @@ async def grown(count: int) -> Growth:
             finally:
                 tracemalloc.stop()
     objects.subtract(types)
-    objects["socket.socket"] -= count  # the client's
+    objects["socket.socket"] -= count  # at the clients
     grown_sizes.subtract(sizes)
     return Growth(_each(objects, count), _each(grown_sizes, count))
 

@@ -100,7 +100,7 @@ async def test_bench_begins_no_call_after_its_duration():
         run = bench(target, "work", 7, callers=2, duration=1e-9)
         await run.run(Output(as_json=True))
     assert service.calls == 0
-    run.sum_up(Output(as_json=True))  # without any call, too
+    run.sum_up(Output(as_json=True))  # even without any call
 
 
 async def test_bench_counts_calls_that_fail_and_then_fails(capsys):

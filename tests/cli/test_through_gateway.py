@@ -137,7 +137,7 @@ async def test_a_notification_is_handled(shop):
     assert one.notes == ["hello"]
 
 
-async def test_a_stream_is_refused_with_what_to_use(shop):
+async def test_a_stream_is_refused_with_the_alternative(shop):
     _, target = shop
     with pytest.raises(Usage, match="open it over a session"):
         await calling.stream(target, "shop.ticks", "{}", out(), count=1, patience=20)

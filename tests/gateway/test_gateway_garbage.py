@@ -63,7 +63,7 @@ async def test_a_page_leaves_no_garbage(use, caplog):
         async def scenario():
             async with browsing(url, query="") as browser:
                 await use(browser)
-            await wait_all_tasks_blocked(0.05)  # until the server has closed it too
+            await wait_all_tasks_blocked(0.05)  # until the server has also closed it
 
         for _ in range(2):
             await scenario()

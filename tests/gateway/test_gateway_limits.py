@@ -225,7 +225,7 @@ async def test_time_in_which_this_program_is_blocked_is_not_counted_for_a_first_
         await gateway(scope, receive, send)
     assert [each["type"] for each in sent[:3]] == [
         "websocket.accept",
-        "websocket.receive",  # it was waited for
+        "websocket.receive",  # the gateway waited for it
         "websocket.send",
     ]
 

@@ -5,8 +5,8 @@ on its own would jump meanwhile. So a test over a real server uses two other fun
 
 - ``settle`` takes the place of ``wait_all_tasks_blocked``. A PING on each connection comes back after
   all messages before it: the first round shows that the server has passed on all messages, and
-  the second one that all of that has arrived. This is repeated until nothing has moved.
-- ``run_clock`` jumps to the next deadline, but only when all is settled.
+  the second one that they have arrived. This is repeated until nothing has moved.
+- ``run_clock`` jumps to the next deadline, but only when everything is settled.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class RealPair:
                 return
 
     async def run_clock(self, clock):
-        """Advance a mock clock whenever all is settled.
+        """Advance a mock clock whenever everything is settled.
 
         It stands still while a pair is opened or closed. A task that waits in ``settle`` goes on
         first, as one in ``wait_all_tasks_blocked`` does before Trio lets a clock jump.

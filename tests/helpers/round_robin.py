@@ -25,7 +25,7 @@ class RoundRobin:
     instance that does not listen is passed over.
 
     Attributes:
-        url: where clients connect.
+        url: the URL that clients connect to.
         requests: the number of requests that each instance got, by its URL.
         websockets: the number of WebSockets that each instance got, by its URL.
     """

@@ -86,7 +86,7 @@ async def test_messages_without_a_connection_are_counted_at_both_ends():
             assert received.lost == 1
 
 
-async def test_messages_of_other_programs_arrive_too():
+async def test_messages_of_other_programs_also_arrive():
     async with open_broker() as broker, open_nats(broker.url) as nats:
         async with nats.topic("prices").subscribe() as received:
             for headers in (None, {"Trpc-Number": "x"}, {"Trpc-Number": "t " + "9" * 50}):

@@ -37,7 +37,7 @@ class Fake(FakeInstance):
         self.records = records
         self.is_full = self.is_frozen = self.is_told = False
         self.able_since = math.inf
-        """Since when it could have taken a call."""
+        """The time since which it could have taken a call."""
 
     async def _filter(self, call, proceed):
         if self.is_full and call.is_incoming:

@@ -272,7 +272,7 @@ def test_a_note_names_the_class_of_a_group():
     assert arrived.__notes__ == [f"raised as {Several.__module__}.{Several.__qualname__}"]
 
 
-def test_a_frozen_exception_has_the_remote_traceback_as_its_cause_too():
+def test_a_frozen_exception_also_has_the_remote_traceback_as_its_cause():
     exc = FrozenData(item=ITEM)
     arrived = from_error(to_error(exc, (FrozenData,), "traceback"), {"FrozenData": FrozenData})
     assert "FrozenData" in str(arrived.__cause__)

@@ -88,7 +88,7 @@ def types_of(service: object) -> dict[str, list[str]]:
     }
 
 
-def test_classes_of_fields_and_those_within_them_are_described():
+def test_classes_of_fields_and_nested_ones_are_described():
     class Shop:
         @trio_rpc.method
         async def buy(self, order: Order, amount: Amount = Amount(1)) -> Shelf: ...
@@ -155,7 +155,7 @@ class Chatting:
         (Chatting(), {"Part", "Place"}),
     ],
 )
-def test_callbacks_streams_and_duplexes_name_classes_too(service, names):
+def test_callbacks_streams_and_duplexes_also_name_classes(service, names):
     assert types_of(service).keys() == names
 
 

@@ -649,12 +649,12 @@ def test_a_field_that_can_never_be_sent_is_refused(annotation, text):
         adapt(list[model_of(annotation)])
 
 
-def test_an_import_string_is_refused_outside_of_models_too():
+def test_an_import_string_is_also_refused_outside_of_models():
     with pytest.raises(TypeError, match="it would import a module that a peer chooses"):
         adapt(pydantic.ImportString)
 
 
-def test_a_type_of_pydantic_is_checked_outside_of_models_too():
+def test_a_type_of_pydantic_is_also_checked_outside_of_models():
     with pytest.raises(msgspec.ValidationError, match="should have timezone info"):
         convert_to(dt.datetime(2026, 1, 1), adapt(pydantic.AwareDatetime))  # noqa: DTZ001
     with pytest.raises(msgspec.ValidationError, match="valid URL"):

@@ -1,4 +1,4 @@
-"""Values that are decoded directly into their annotated types are those of the way in two steps.
+"""Decoding directly into annotated types gives the same values as decoding in two steps.
 
 The two ways are compared on bytes as our own encoder writes them, and on bytes that another encoder
 could write: numbers of any width, keys in any order or given twice, fields that a class does not

@@ -278,7 +278,7 @@ async def test_an_object_of_trio_has_state_and_no_data_and_cannot_be_sent(
         assert session.statistics().packets_sent == before
 
 
-async def test_aliases_bounds_and_fields_in_a_parameters_annotation_decide_too(
+async def test_aliases_bounds_and_fields_in_a_parameters_annotation_also_decide(
     session_pair, no_time
 ):
     async with session_pair(Desk(), None) as (_, session):

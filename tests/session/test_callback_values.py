@@ -486,7 +486,7 @@ class Runs:
         return [type(await job.on_quote(Quote(1.0))).__name__ for job in jobs if job.on_quote]
 
 
-async def test_functions_and_streams_in_fields_are_converted_too(session_pair, no_time):
+async def test_functions_and_streams_in_fields_are_also_converted(session_pair, no_time):
     async def quotes():
         yield Quote(1.0)
 

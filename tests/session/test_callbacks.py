@@ -97,7 +97,7 @@ async def test_callbacks_run_any_number_of_times_in_order_and_return_values(sess
     assert seen == ["a", "bb", "ccc"]
 
 
-async def test_a_plain_function_and_a_bound_method_are_callbacks_too(session_pair, no_time):
+async def test_a_plain_function_and_a_bound_method_can_be_callbacks(session_pair, no_time):
     seen = []
     async with session_pair(None, Worker()) as (a, _):
         await a.call("each", [1, 2], seen.append)

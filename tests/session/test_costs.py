@@ -219,7 +219,7 @@ async def test_the_cost_of_a_large_call(bench, monkeypatch, size, cost, held):
 async def connect_call_and_close(url):
     async with connect(url) as session:
         assert await session.call("bench.echo", PAYLOAD) == PAYLOAD
-    await wait_all_tasks_blocked()  # until the server has closed the session too
+    await wait_all_tasks_blocked()  # until the server has also closed the session
 
 
 async def test_the_cost_of_connecting_calling_and_closing(nursery, monkeypatch):

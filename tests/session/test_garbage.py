@@ -505,7 +505,7 @@ async def test_a_servers_session_leaves_no_garbage(scheme, resume, server_tls):
                 proxy = session.proxy("bench", Bench)
                 for use in (calls, failed, streamed, called_back):
                     await use(session, proxy)
-            await wait_all_tasks_blocked(0.05)  # until the server has closed the session too
+            await wait_all_tasks_blocked(0.05)  # until the server has also closed the session
 
         left = await unreachable(scenario)
         assert (without_tls(left) if scheme in ("tls", "wss") else left) == []
@@ -519,7 +519,7 @@ async def test_a_broken_connection_leaves_no_garbage(scheme, server_tls):
             with contextlib.suppress(SessionBroken):
                 async with connecting() as session:
                     await session.call("bench.break_off")
-            await wait_all_tasks_blocked(0.05)  # until the server has closed the session too
+            await wait_all_tasks_blocked(0.05)  # until the server has also closed the session
 
         assert await unreachable(scenario) == []
 

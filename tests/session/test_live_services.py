@@ -218,7 +218,7 @@ async def test_a_name_that_the_function_has_set_cannot_be_among_the_services_tha
 
 
 async def test_law_13_a_name_that_arrives_never_chooses_an_attribute(session_pair):
-    """Neither before a service is set, nor while it is there, nor after it was removed."""
+    """This holds before a service is set, while it is there, and after it was removed."""
     service = Named("named")
     names = ["named.name", "named.__class__", "named.__init__", "named._x", "named.tell.x", "named"]
     names += ["trio_rpc.set", "set", "remove", "session.set", "named."]
@@ -351,7 +351,7 @@ async def test_a_name_that_no_service_could_have_fails_at_once(name, session_pai
         assert trio.current_time() < 1
 
 
-async def test_a_notification_waits_too_and_is_dropped_with_a_log_line(
+async def test_a_notification_also_waits_and_is_dropped_with_a_log_line(
     session_pair, autojump_clock, caplog
 ):
     caplog.set_level(logging.WARNING, "trio_rpc")

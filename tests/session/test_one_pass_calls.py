@@ -184,7 +184,7 @@ async def test_a_service_that_is_replaced_while_a_call_waits_gets_its_own_types(
         assert results == [expected]
 
 
-async def test_a_registered_class_is_an_extension_and_has_no_part_in_this():
+async def test_a_registered_class_is_an_extension_and_is_not_decoded_directly():
     registry = TypeRegistry()
     registry.register(64, Point, encode=lambda one: [one.x, one.y], decode=lambda xy: Point(*xy))
     options = {"registry": registry}

@@ -60,7 +60,7 @@ async def test_one_session_too_many_is_refused_and_told_when_to_come_back(resume
         url = server.urls[0]
         async with connect(url, resume=resume) as first, connect(url, resume=resume) as second:
             for each in (first, second):
-                await each.call("echo", 1)  # so it is open at the other end, too
+                await each.call("echo", 1)  # so it is also open at the other end
             with pytest.raises(Refused, match="has 2 sessions") as caught:
                 async with connect(url, resume=resume):
                     raise AssertionError("it must not connect")

@@ -125,7 +125,7 @@ async def test_a_cancelled_call_a_stream_and_a_notification_are_lines(autojump_c
         assert lines()[2].rpc_call is None
 
 
-async def test_calls_that_their_session_cuts_off_are_lines_too(lines):
+async def test_calls_that_their_session_cuts_off_are_also_logged(lines):
     log = AccessLog()
     async with session_with_raw_peer(Market(), trace=log) as (session, peer):
         peer.send(m.Request(1, "hangs", []), m.Request(2, "hangs", []))

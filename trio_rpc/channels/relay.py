@@ -37,7 +37,7 @@ async def relay(
     the other side wait. Both channels must accept packets as large as the programs at their far
     ends send.
 
-    When one channel ends in an orderly way, the other one does so too, after the last packet. When
+    When one channel ends in an orderly way, the other one also does, after the last packet. When
     one channel breaks, or the relay is cancelled, the other one also breaks. In both cases this
     returns when both channels are closed, and does not raise an error for their ends.
 

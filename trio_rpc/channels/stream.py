@@ -86,7 +86,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         self._frames = FrameReader(max_packet)
         self._packet_timeout = packet_timeout
         self._timer: PacketTimer | None = None
-        """The time of the packet that has begun, once its rest is waited for."""
+        """The time of the packet that has begun, once a task waits for its rest."""
         self._greeting = b""
         self._guard = ChannelGuard()
 

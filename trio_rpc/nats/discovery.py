@@ -33,7 +33,7 @@ class Announcement:
         instance: the name of the instance, which is its id for those tools.
 
     Attributes:
-        urls: where clients reach this process without NATS.
+        urls: the URLs of this process without NATS.
         opened: the number of channels that were opened.
         refused: the number of requests to open one that were refused.
     """
@@ -95,7 +95,7 @@ class InstanceInfo:
     Attributes:
         service: the name of the service.
         instance: the name of the instance.
-        urls: where clients reach it without NATS; empty if only through NATS.
+        urls: its URLs without NATS; empty if it is reached only through NATS.
     """
 
     service: str

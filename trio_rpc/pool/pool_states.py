@@ -17,7 +17,7 @@ class PoolStates:
 
     Args:
         roster: knows the instances.
-        balancer: tells each change.
+        balancer: reports each change.
         owner: the Trio run of the pool.
     """
 

@@ -2,8 +2,8 @@
 
 The codec guards the sets and maps of the wire. This module guards sets and dicts that only the
 annotation asks for: an array that becomes a set, and text that becomes the keys of a dict. msgspec
-would build them in one go, however badly their keys collide. So msgspec only converts the items, and a
-KeyBuilder builds the table. Text and bytes do not need this, because their hashes depend on a
+would build them in one go, however badly their keys collide. So msgspec only converts the items,
+and a KeyBuilder builds the table. Text and bytes do not need this, because their hashes depend on a
 secret of this process. Neither do types that have only a few values.
 """
 

@@ -72,7 +72,7 @@ def typescript(services: object, *, gateway: bool = False, module: str | None = 
         services: an object with marked methods, or a mapping of names to such objects.
         gateway: write types for ``message.js``, the client of a gateway, whose values are JSON. By
             default they are for ``session.js``.
-        module: where the client's own types are imported from; by default ``"./message.js"`` or
+        module: the module with the client's own types; by default ``"./message.js"`` or
             ``"./session.js"``.
 
     Raises:

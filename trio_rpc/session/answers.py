@@ -24,9 +24,9 @@ class Answers:
     """Watches for answers from the other end, while calls wait for it.
 
     1. If nothing has arrived since the last look while calls wait, send a Ping. So a handler that
-       takes long is no reason, since the other end still answers the Ping.
-    2. Any packet is an answer. If the other end takes a part of the waiting packet, that is one
-       too, because the Ping cannot overtake that packet.
+       takes long does not count, since the other end still answers the Ping.
+    2. Any packet is an answer. If the other end takes a part of the waiting packet, that is
+       also one, because the Ping cannot overtake that packet.
     3. If this end was blocked meanwhile, an answer may be unread: start again.
     4. After enough looks without an answer the other end is unresponsive, until something arrives.
 

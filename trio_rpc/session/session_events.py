@@ -22,7 +22,7 @@ class SessionEvent:
     Attributes:
         kind: ``"opened"`` or ``"closed"``.
         session: the session.
-        end: who ended it, and why; None if it has opened.
+        end: the record of its end; None if it has opened.
     """
 
     kind: Literal["opened", "closed"]

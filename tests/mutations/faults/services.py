@@ -14,7 +14,7 @@ FAULTS = (
         "services/fields.py",
         "            parts = tuple(each for _, each, _ in fields)\n",
         "            parts = ()\n",
-        "services/test_fields.py::test_classes_of_fields_and_those_within_them_are_described",
+        "services/test_fields.py::test_classes_of_fields_and_nested_ones_are_described",
     ),
     fault(
         "the conversion of a message may cost any number of units",

@@ -50,13 +50,13 @@ class ForwardedInbox:
         state: the core's state of the channel.
         packets: packets that have arrived and have not been received; one window at most.
         over: None until the channel has ended; then makes the exception to raise.
-        receivers: where a receiving task waits.
+        receivers: the receiving task waits here.
         is_midway: whether a packet has begun to arrive and is not complete.
         last_event: the number of the carrier's last event that this channel knows of: the arrival
             of its own data, or one that it has noticed while it was silent.
         is_overtaken: whether it has been silent while data arrived for other channels.
         heard: how many times a packet or a part of one has arrived.
-        senders: where a sending task waits while ``state.packet`` has not left.
+        senders: a sending task waits here while ``state.packet`` has not left.
     """
 
     __slots__ = (

@@ -320,7 +320,7 @@ class Message:
         Outside of :meth:`connect`, a call with callbacks opens a temporary connection, and a call
         without callbacks is a single request without a connection.
 
-        If this task is cancelled, the call is cancelled too, and this waits until it has ended, for
+        If this task is cancelled, the call is also cancelled, and this waits for its end, for
         ``cancel_grace`` seconds at most. A call that is a single request hangs up instead. The
         deadline of this task applies to the call at both ends.
 

@@ -45,7 +45,7 @@ That is enough for NATS to tell it again, and for another attempt to open a sess
 """
 
 MOST_GONE: Final = 1000
-"""Names of instances that were there once, of which it is known since when they are away."""
+"""Names of lost instances, for which the time of the loss is kept."""
 
 LINK_ERRORS: Final = (RpcError, trio.BrokenResourceError, trio.EndOfChannel)
 """Errors of a call to another instance that is lost, or breaks the protocol of instances."""
@@ -78,7 +78,7 @@ class Plan:
 
     Attributes:
         listen: the URL to serve the other instances at; None if the user serves them.
-        source: tells the other instances.
+        source: reports the other instances.
     """
 
     listen: str | None
@@ -136,7 +136,7 @@ class Links:
 
     Args:
         roster: keeps the sessions open.
-        balancer: tells each change.
+        balancer: reports each change.
         patience: seconds that an instance may be away before its clients are told that it is lost.
         max_waiting: the most requests and WebSockets that wait for a session at once.
     """
@@ -157,7 +157,7 @@ class Links:
         return self._roster.statuses()
 
     async def watch(self) -> None:
-        """Note since when each instance is away, until cancelled."""
+        """Note the time when each instance is lost, until cancelled."""
         while True:
             now, names = trio.current_time(), set(self._roster.names)
             for name in names:

@@ -52,7 +52,7 @@ const RESERVED = new Set([
   ...["type", "request_uuid", "seq"],
   ...["uuid", "payload", "error", "code", "error_type"],
 ]);
-/** WebSocket.OPEN, also where there is no WebSocket. */
+/** WebSocket.OPEN, even where there is no WebSocket. */
 const OPEN = 1;
 const HERE = new URL(".", import.meta.url);
 
@@ -124,7 +124,7 @@ class Call {
     this.reported = 0;
     /** @type {string | null} */
     this.cancelled = null;
-    /** Whether callbacks came that were not run, because the call had been cancelled. */
+    /** Whether some callbacks were not run, because the call had been cancelled. */
     this.isCut = false;
     /** @type {Map<string, string>} */
     this.errors = new Map();
@@ -1058,8 +1058,8 @@ export class Message extends EventTarget {
  */
 function settled(end, reason, until) {
   if (end.type === "finish") return result(end); // even if it was cancelled meanwhile
-  const byWish = end.code === "cancelled" || end.type !== "error";
-  if (reason !== undefined && (byWish || end.code === "deadline")) throw reason;
+  const isExpected = end.code === "cancelled" || end.type !== "error";
+  if (reason !== undefined && (isExpected || end.code === "deadline")) throw reason;
   if (end.code === "deadline" && until !== Infinity) {
     throw tookTooLong();
   }
