@@ -101,7 +101,7 @@ def test_modules_import_only_exported_names_of_each_other(path):
             assert not alias.name.startswith("_"), f"line {node.lineno}: {alias.name} is private"
 
 
-def test_the_package_exports_what_it_imports():
+def test_the_package_exports_all_names_that_it_imports():
     tree = SOURCES["__init__.py"]
     imported = {name for name in top_level_names(tree) if not name.startswith("_")}
     assert imported - {"annotations"} == set(trio_rpc.__all__) - {"__version__"}

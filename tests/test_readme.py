@@ -34,7 +34,7 @@ def test_the_features_of_the_readme_are_short_and_have_links():
         assert len(re.sub(r"\]\([^)]*\)", "", bullet).split()) <= 12, bullet
 
 
-async def test_server_and_client_print_what_the_readme_says(tmp_path: Path):
+async def test_server_and_client_print_the_output_in_the_readme(tmp_path: Path):
     copy = Copy("examples/oven", tmp_path)
     async with copy.running(*PYTHON, "server.py") as server:
         while True:

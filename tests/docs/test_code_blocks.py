@@ -39,7 +39,7 @@ def test_the_code_blocks_are_found():
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program[0].place)
-def test_python_runs_and_prints_what_the_page_shows(program, monkeypatch, capsys):
+def test_python_runs_and_prints_the_output_on_the_page(program, monkeypatch, capsys):
     run(program, monkeypatch, capsys)
 
 

@@ -41,7 +41,7 @@ def test_the_listed_statuses_are_those_of_refusals():
     assert listed == set(re.findall(r"Refusal\(\s*(\d{3}),", SOURCE))
 
 
-def test_the_listed_headers_are_those_that_the_server_reads():
+def test_the_listed_headers_are_the_headers_that_the_server_reads():
     listed = {codes(row[0])[0].lower() for row in table(section(PAGE, "HTTP"), "header")}
     assert listed == set(re.findall(r'headers\.get\("([a-z-]+)"', SOURCE)) - {
         "content-type",

@@ -100,7 +100,7 @@ def test_a_cluster_of_three_starts_with_the_pages_commands_and_serves():
             process.stdout.close()
 
 
-def test_nats_topic_py_prints_what_the_page_shows():
+def test_nats_topic_py_prints_the_output_on_the_page():
     [shown] = [each for each in transcripts(PAGE) if each.command == "python nats_topic.py"]
     place = ROOT / "examples/how_to/nats_topic.py"
     printed = subprocess.run(  # noqa: S603 - our own program

@@ -26,7 +26,7 @@ ALONE = [
 WITH_OTHERS = {
     "drain_at_sigterm.py": "test_a_server_that_gets_sigterm_finishes_its_call",
     "rooms.py": "test_the_chat_works_in_three_terminals",
-    "nats_topic.py": "test_nats_topic_py_prints_what_the_page_shows",
+    "nats_topic.py": "test_nats_topic_py_prints_the_output_on_the_page",
     "many_gateways.py": "test_a_job_started_at_one_gateway_is_awaited_at_the_other",
     "either_gateway.py": "test_a_job_started_at_one_gateway_is_awaited_at_the_other",
     "call_page.py": "test_the_fastapi_page_is_served_and_called",
@@ -101,7 +101,7 @@ def test_each_command_is_run_by_a_test():
     [each for each in ALONE if Path(each[1]).name not in WITH_OTHERS],
     ids=lambda value: Path(value).name if isinstance(value, str) else "",
 )
-def test_a_program_prints_what_its_page_shows(page, path, shown):
+def test_a_program_prints_the_output_on_its_page(page, path, shown):
     run = subprocess.run(  # noqa: S603 - programs from our pages
         [*PYTHON, Path(path).name],
         cwd=(ROOT / path).parent,

@@ -52,7 +52,7 @@ def test_the_page_has_all_steps():
 
 
 @pytest.mark.parametrize("step", steps(), ids=str)
-async def test_each_step_prints_what_the_page_shows(step, tmp_path):
+async def test_each_step_prints_the_output_on_the_page(step, tmp_path):
     copy = Copy(FOLDER, tmp_path)
     (copy.folder / "jobs.py").write_text(step.jobs)
     async with copy.running(*PYTHON, "server.py") as server:

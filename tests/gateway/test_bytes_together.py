@@ -195,7 +195,7 @@ async def test_law_12_messages_to_clients_that_never_read_are_bounded_in_bytes_t
 
 
 async def test_law_12_the_servers_copies_of_a_frame_count_until_it_has_accepted_the_frame(nursery):
-    """Also if the client has ended meanwhile: hypercorn's sends cannot be cancelled."""
+    """This also holds if the client has ended: hypercorn's sends cannot be cancelled."""
     client, reads = Client(GatewayLimits(), resumable=False), trio.Event()
 
     async def send(text):

@@ -328,7 +328,7 @@ async def test_a_malformed_query_is_refused(reports, query):
 
 
 async def test_a_repeated_request_with_the_same_key_starts_one_job(reports):
-    """And a key that could be guessed is refused, since a client that repeats it gets the token."""
+    """A key that could be guessed is refused, since a client that repeats it gets the token."""
     async with hosting(Gateway(reports)) as url, httpx.AsyncClient(base_url=url) as http:
         headers = {"Idempotency-Key": KEY}
         first = await http.post("/api/build?job=1", json={"year": 1}, headers=headers)

@@ -299,7 +299,7 @@ class without_group:  # noqa: N801 - reads as a function
         return await self._manager.__aexit__(*exc)
 
 
-async def test_its_own_pages_and_those_of_allowed_origins_are_accepted(counter):
+async def test_its_own_pages_and_pages_of_allowed_origins_are_accepted(counter):
     gateway = Gateway(counter, allowed_origins=["https://good.example/"])
     async with hosting(gateway) as url, browsing(url) as browser:
         for origin in (url, "https://good.example", "HTTPS://GOOD.example"):

@@ -275,9 +275,7 @@ async def test_a_browser_that_hangs_up_cancels_the_far_request(autojump_clock, n
         assert not a.service.running
 
 
-async def test_the_identity_and_the_address_are_those_that_the_home_has_found(
-    autojump_clock, nursery
-):
+async def test_the_home_finds_the_identity_and_the_address(autojump_clock, nursery):
     asked = []
 
     async def authenticate(request):

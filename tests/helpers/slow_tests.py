@@ -62,7 +62,7 @@ TESTS = {
     },
     "test_pasted_commands.py": {"test_the_pasted_commands_work"},
     "test_programs.py": {
-        "test_a_program_prints_what_its_page_shows",
+        "test_a_program_prints_the_output_on_its_page",
         "test_commands_of_two_processes_call_each_other_through_a_crash_and_a_restart",
     },
     "test_provider_cuts.py": {"test_calls_end_with_their_true_fate_whenever_the_connection_is_cut"},
@@ -80,7 +80,7 @@ TESTS = {
         "test_10000_concurrent_calls_of_a_sleeping_method",
         "test_a_flood_of_notifications_keeps_its_order_and_its_bounds",
     },
-    "test_readme.py": {"test_server_and_client_print_what_the_readme_says"},
+    "test_readme.py": {"test_server_and_client_print_the_output_in_the_readme"},
     "test_resumable.py": {"test_every_packet_arrives_once_over_failing_connections"},
     "test_resumption_model.py": {
         "test_packets_sent_between_the_steps_of_a_reconnection_arrive_once_and_in_order",

@@ -139,7 +139,7 @@ async def opened(request) -> WebSocketConnection:
 
 
 async def test_an_illegal_frame_ends_the_session_with_a_reason(tmp_path):
-    """And the call in flight fails with the fate UNKNOWN, within bounded time."""
+    """The call in flight also fails with the fate UNKNOWN, within bounded time."""
 
     async def handle(request) -> None:
         try:

@@ -371,7 +371,7 @@ async def test_one_deadline_holds_for_all_attempts(autojump_clock, nursery, thre
         assert scope.cancelled_caught
 
 
-async def test_the_second_attempt_has_what_is_left_of_the_deadline(autojump_clock, nursery, three):
+async def test_the_second_attempt_has_the_rest_of_the_deadline(autojump_clock, nursery, three):
     async def full_after_a_while(call, proceed):
         await trio.sleep(3)
         raise trio_rpc.Overloaded("full")

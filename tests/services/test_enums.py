@@ -69,7 +69,7 @@ def test_a_combination_that_is_in_use_stays_equal_to_itself(kind):
 
 
 @given(st.lists(st.integers(0, 2**16 - 1), max_size=30))
-def test_flags_that_arrive_are_those_that_python_makes(values):
+def test_received_flags_equal_the_flags_that_python_makes(values):
     cls = _flags(enum.Flag)
     adapted = adapt(list[cls])
     assert convert_to(values, adapted) == [cls(value) for value in values]

@@ -77,7 +77,7 @@ async def test_a_filter_bounds_the_time_of_all_calls_that_this_end_makes(
 
 
 async def test_the_directions_of_calls_can_be_told_apart_in_a_filter(session_pair, no_time):
-    """So one filter can limit the time of the calls that this end makes, and of no others."""
+    """One filter can limit the time of the calls that this end makes, and of no others."""
     ids = []
 
     async def record(call, proceed):

@@ -49,7 +49,7 @@ class Cost:
     bytes: int
     writes: int
     reads: int = field(compare=False)
-    """Not compared: one read may return the bytes of two writes."""
+    """This is not compared, because one read may return the bytes of two writes."""
 
     waits: int
     """The number of times that Trio waited for I/O."""

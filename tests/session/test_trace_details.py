@@ -181,7 +181,7 @@ async def test_of_several_traces_one_that_raises_takes_nothing_from_the_others(n
     assert len([each for each in caplog.messages if "a trace raised" in each]) == 1
 
 
-async def test_of_several_traces_only_those_that_ask_for_payloads_get_them(no_time):
+async def test_of_several_traces_only_a_trace_that_asks_for_payloads_gets_them(no_time):
     plain, full = [], []
     several = tracing.all_of(
         tracing.WireLog(plain.append), tracing.WireLog(full.append, payloads=True)

@@ -43,7 +43,7 @@ __all__ = [
 T = TypeVar("T")
 
 PLAIN = (EXEC, "tcp:", "dns+tcp:", "unix:", "ws:", "http:")
-"""How URLs without TLS begin."""
+"""The beginnings of URLs without TLS."""
 
 PEM_REASONS = {
     "PEM lib": "the file has no certificate with its private key in PEM form; --key names the key",

@@ -18,7 +18,7 @@ const ROOM = 32;
 export class Outbox {
   #small = [];
   #large = [];
-  /** How many large messages wait, by the call that they belong to. */
+  /** The number of large messages that wait, by the call that they belong to. */
   #busy = new Map();
   #put = 0;
   #pong = null;

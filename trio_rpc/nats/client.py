@@ -563,7 +563,7 @@ class _Question:
         self.answers: list[p.Msg] = []
         self.done = trio.Event()
         self.refused = ""
-        """Why there will be no answer, if the server refuses the message or the answers."""
+        """The reason why there is no answer, if the server refuses the message or the answers."""
 
     def on_answer(self, message: p.Msg) -> None:
         if message.status == NO_RESPONDERS:

@@ -14,7 +14,7 @@ __all__ = ["Restart", "Restarts"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restart:
-    """How often :func:`keep_process` starts a process again. Times are in seconds.
+    """The policy by which :func:`keep_process` starts a process again. Times are in seconds.
 
     Attributes:
         times: the number of restarts that any period of ``within`` seconds may have. If the process

@@ -116,7 +116,7 @@ class Keeper:
         self._past_calls = 0
         """Calls on sessions that are over."""
         self.error = ""
-        """Why there is no session."""
+        """The reason why there is no session."""
         self.was_refused = False
         """Whether the last attempt was refused, without saying for how long."""
         self.has_failed = False

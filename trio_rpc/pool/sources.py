@@ -34,11 +34,11 @@ class Source(Protocol):
 
     @property
     def error(self) -> str:
-        """Why it has not told anything new, in one line; "" if it has."""
+        """The reason why it has no news, in one line; "" if it has some."""
 
     @property
     def was_refused(self) -> bool:
-        """Whether it will not tell anything soon, since this program was refused."""
+        """Whether it will have no news soon, since this program was refused."""
 
     def ask_again(self) -> None:
         """Look for instances now, since a session is lost."""
@@ -81,7 +81,7 @@ class FixedSource:
         _failed: Callable[[], None],
         _complaints: RateLimitedLog,
     ) -> None:
-        """Tell the instances once."""
+        """Report the instances once."""
         update(self._instances)
         await trio.lowlevel.checkpoint()
 
@@ -92,7 +92,7 @@ class GivenSource:
     Args:
         given: the object.
         instances: makes instances of one of its collections.
-        ask_again: makes the object look for instances now; None if it tells each change anyway.
+        ask_again: makes the object look for instances now; None if it reports each change anyway.
     """
 
     def __init__(

@@ -222,12 +222,12 @@ class Lifecycle:
         self.goodbye_text: str | None = None
         """The text of the other end's Goodbye, if it was sent first."""
         self.cause: Exception | None = None
-        """Why the session is over; None after an orderly end."""
+        """The reason why the session is over; None after an orderly end."""
         self.ended_by: EndedBy = "us"
         self.detail: EndDetail | None = None
         """The transport's detail about the other end's end of the channel, if it has one."""
         self._closing_reason = ""
-        """Why this end closes, in the words of its program; "" if it gave no reason."""
+        """The reason why this end closes, in the words of its program; "" if it gave none."""
         self._last_text = "it was closed before it was open"
         """The text of the Goodbye of a session that was never open."""
         self.close_by = math.inf

@@ -1,7 +1,7 @@
 """Messages in a codec that the users of a session have chosen, in place of MessagePack.
 
 The messages that carry values of the application (:data:`CODED`) travel as ``[18, type, id, data]``
-where ``data`` is the message in that codec, and ``type`` and ``id`` are its own, for logs. All
+where ``data`` is the message in that codec, and ``type`` and ``id`` repeat its own for logs. All
 other messages, and the handshake, stay as they are. So packets, pieces, credit and the comparison
 of the two codecs do not depend on a codec.
 

@@ -152,7 +152,7 @@ class Client:
 
     @property
     def deadline(self) -> float:
-        """When the client ends if it does not reconnect; infinity while it is connected."""
+        """The time when the client ends unless it reconnects; infinity while it is connected."""
         return self._patience.deadline
 
     def end(self, reason: str) -> None:

@@ -65,7 +65,7 @@ class Results:
         self._limits = limits
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._ended: OrderedDict[str, float] = OrderedDict()
-        """When each call that has ended will be forgotten; the earliest first."""
+        """The time when each ended call will be forgotten; the earliest first."""
         # Bound: one for each call that is held.
         self._keys: dict[str, str] = {}
         self._size = 0

@@ -465,7 +465,7 @@ class Session {
 export class Job {
   #url;
   #id;
-  /** How many requests of the Message wait for news. @type {{count: number}} */ #waiting;
+  /** The number of requests of the Message that wait for news. @type {{count: number}} */ #waiting;
   #wasReached = false;
 
   /**
