@@ -82,12 +82,12 @@ async def run_both(
     The server has ended with all of its handlers when this returns.
 
     Args:
-        end: where the script runs.
-        folder: for its files.
+        end: the end at which the script runs.
+        folder: the folder for its files.
         script: the script; ``rpc`` is the module.
-        services: of the server.
+        services: the services of the server.
         proxied: gets a proxy that can cut the connections.
-        **options: of the server.
+        **options: the options of the server.
     """
     async with (
         end.open(folder) as (origin, run),

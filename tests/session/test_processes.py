@@ -427,7 +427,7 @@ async def test_serving_a_parent_fails_without_a_parent(monkeypatch):
 
 @contextlib.contextmanager
 def foreign(kind):
-    """Yield the number of a descriptor that is not the channel's."""
+    """Yield the number of a descriptor other than the channel's."""
     if kind == "closed":
         yield 987
     elif kind == "file":

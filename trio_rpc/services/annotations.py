@@ -107,7 +107,7 @@ class Annotations:
 
     def _find(self, name: str) -> tuple[Any, Any]:
         for source in self._sources:
-            annotations = getattr(source, "__annotations__", None)  # a mock's may be anything
+            annotations = getattr(source, "__annotations__", None)  # a mock has any object
             if not isinstance(annotations, dict):
                 continue
             annotation = annotations.get(name, Parameter.empty)

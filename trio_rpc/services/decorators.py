@@ -83,7 +83,7 @@ class MethodMark:
     """The record that a decorator leaves on a function.
 
     Attributes:
-        kind: how it is used.
+        kind: its kind, such as a stream.
         raises: the exception classes that reach the caller as themselves.
         idempotent: whether a caller may call it again.
         name: the name by which it is called, if that is not the function's own.

@@ -60,7 +60,7 @@ class RemoteMethod:
     Attributes:
         name: the full name, "service.method", or "method" for the service "".
         title: the name shown to people.
-        kind: how it is used.
+        kind: its kind, such as a stream.
         raises: the declared exception classes, by the names under which they are sent.
         idempotent: whether the interface declares that it may be called again.
     """

@@ -304,7 +304,7 @@ class Signature:
             duplex: the items are those of the channel in the first parameter.
 
         Raises:
-            TypeError: the annotation is not a stream's, or cannot be resolved or checked.
+            TypeError: the annotation does not declare a stream, or cannot be resolved or checked.
         """
         name = self._first if duplex else "return"
         return self._made(
@@ -319,7 +319,7 @@ class Signature:
     def item_annotation(self, *, duplex: bool = False) -> Any:
         """Return the annotation of a stream's items, or ``Any`` without one.
 
-        Raises TypeError if the annotation is not a stream's, or cannot be resolved.
+        Raises TypeError if the annotation does not declare a stream, or cannot be resolved.
         """
         where, name = (f"parameter {self._first!r}", self._first) if duplex else _RESULT
         annotation = bare(awaited(self._annotations.get(name)))

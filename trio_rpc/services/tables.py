@@ -44,7 +44,7 @@ class BoundMethod:
 
     Attributes:
         name: the full name, "service.method", or "method" for the service "".
-        kind: how it is used.
+        kind: its kind, such as a stream.
         function: the method, bound to its service object.
         is_async: whether it may wait.
         signature: checks the arguments.

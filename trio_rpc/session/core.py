@@ -159,7 +159,7 @@ class Core:
         self.sent()
 
     def on_pong(self, message: m.Pong) -> None:
-        """Wake the pings that this Pong answers. No task waits for the keepalive's."""
+        """Wake the pings that this Pong answers. No task waits for pings of the keepalive."""
         if self.protocol.is_paced_by(message):
             self.writer.answered()
         for number, answered in self._pongs.items():

@@ -130,7 +130,7 @@ class Link:
         """Fail in both directions; a half-close ends both here.
 
         Args:
-            failure: how both ends see it.
+            failure: the failure, as both ends see it.
         """
         if failure is Failure.FREEZE:
             self.freeze()

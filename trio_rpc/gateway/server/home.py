@@ -33,7 +33,7 @@ class Home:
         return f"{self.name}~{uuid.uuid4()}" if self.name else str(uuid.uuid4())
 
     def of(self, some_id: str) -> str | None:
-        """Return the part of an id before its tilde if it can only be another instance's.
+        """Return the part of an id before its tilde if it can only belong to another instance.
 
         A stranger may have made it up, so it may be any text. None for an id that this instance has
         made, or could have made, and for an id without a home.

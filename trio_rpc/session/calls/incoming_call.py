@@ -97,7 +97,7 @@ class IncomingCall:
         self.scope: trio.CancelScope | None = None
         """The cancel scope of the handler, once it runs."""
         self.keeps_scope = False
-        """Whether the handler has had to wait, so that the scope is no longer the reader's."""
+        """Whether the handler has had to wait, so that the reader no longer owns the scope."""
         self.cancelled: str | None = None
         """The reason of its cancellation, or None."""
         self.suspended: EagerCoroutine | None = None

@@ -24,7 +24,7 @@ class ReceivedReferences:
     """Makes the local objects of references usable while their call runs.
 
     Args:
-        calls: the outgoing calls, which the uses of references are.
+        calls: the outgoing calls; each use of a reference is one.
         nursery: the nursery of the session's tasks, for the filters of pulls.
     """
 
