@@ -93,7 +93,7 @@ def same(values: Mapping[Path, object]) -> Iterable[list[Path]]:
 
 
 def digest(path: Path) -> str:
-    """Return a digest of a file; its own for one that cannot be read."""
+    """Return a digest of a file, or a unique one if the file cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
