@@ -1,7 +1,7 @@
 """The plot of growth: CPU time against calls in flight, payload and sessions.
 
 Each panel has a line for each row that was measured at two points or more. The line goes through
-the medians of the rounds; for the library, a band goes from the lowest round to the highest.
+the medians of the rounds. For the library, a band goes from the lowest round to the highest.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Both ends know the type of the value, so msgspec builds dataclasses directly from the bytes. As in
 `floor_echo`, there are no tasks and no wake-ups except those of the two sockets. The first element
-of a request tells the server which of four decoders to use; there is one connection for each type.
+of a request tells the server which of four decoders to use. Each type has its own connection.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def finish(request: str, result: Any) -> dict[str, Any]:
     """Return the message that ends a call with a result, which consists of JSON's own types.
 
     The entries of an object become entries of the message, as existing clients expect. Any other
-    result is the message's ``payload``; so is an empty object, and one with a key that messages use
+    result is the message's ``payload``. So is an empty object, and one with a key that messages use
     themselves. None adds nothing to the message.
     """
     message: dict[str, Any] = {"type": "finish", "request_uuid": request}

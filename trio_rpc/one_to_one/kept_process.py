@@ -163,7 +163,7 @@ async def keep_process(
 
     The block is entered at once, and the process is started meanwhile. Calls of the proxy wait
     while no process serves, and then go out in order. A call in flight when a process ends raises,
-    and its ``fate`` says whether the handler ran; it is not repeated.
+    and its ``fate`` says whether the handler ran. It is not repeated.
 
     Each end of a session, an orderly one included, leads to a restart if ``restart`` allows it.
     Otherwise the body is cancelled, and the block raises SessionBroken (law 17). Then

@@ -45,7 +45,7 @@ class ServiceProvider:
     failure, and a channel is opened for each path again. The same holds for a channel that ends by
     itself. Calls in flight raise with their fate, unless ``resume`` carries them over. Calls made
     meanwhile raise, or wait for at most ``grace`` seconds. A path that the server refuses is opened
-    again after the next connection; until then its calls raise :class:`Refused`.
+    again after the next connection. Until then its calls raise :class:`Refused`.
 
     Args:
         url: the server's address, as in :func:`connect`.

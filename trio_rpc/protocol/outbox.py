@@ -83,7 +83,7 @@ class Outbox:
 
     Bounds: small messages are calls, replies and control messages. The session puts no calls while
     ``Limits.send_buffer`` bytes are queued, or all sessions hold too much (``unsent_budget.py``).
-    Each reply and each Cancel belongs to a call; there are at most ``max_calls`` of them (no
+    Each reply and each Cancel belongs to a call. There are at most ``max_calls`` of them (no
     handler begins above ``Limits.max_unsent`` bytes), and each keeps its slot until its terminal
     message has left. Pongs share one slot, and so do Credits for Notifications, and the Credits for
     the Items of one call.
@@ -198,7 +198,7 @@ class Outbox:
         A packet with large bytes in it is a BufferList, which saves a copy.
 
         Args:
-            short: cut short pieces, so that small messages can overtake a large one; ``allowance``
+            short: cut short pieces, so that small messages can overtake a large one. ``allowance``
                 bounds how many bytes of them leave. Otherwise pieces fill packets, which is faster.
         """
         if len(self._small) == 1 and not (self._large or self._has_first):

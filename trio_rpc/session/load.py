@@ -13,13 +13,13 @@ waiting calls: a Cancel is seen before the work that it cancels begins, and a ca
 answered in time is refused at once, and not after it has waited.
 
 **Refused calls.** A call with a deadline waits for at most half of the time that it has left. The
-server measures the time between the beginnings of two queued calls. A new call gets its turn after
-as many of those as there are queued calls before it, in all sessions; or in its own, times the
-number of sessions that wait for turns, if that is less. If the result is more than half of its
-time, the call is refused: the newest goes first, and accepted calls keep their order.
-The prediction alone is not enough, because one long gap, such as a cut connection, makes it far too
-large. The last queued call that began must also have waited for an eighth of that time.
-Any call is refused while ``max_queued`` calls wait.
+server measures the time between the beginnings of two queued calls. It predicts the wait of a new
+call from that time and from the number of queued calls before it, in all sessions. If that is less,
+it counts the calls of the new call's own session, times the number of sessions that wait for turns.
+If the predicted wait is more than half of its time, the call is refused: the newest goes first, and
+accepted calls keep their order. The prediction alone is not enough, because one long gap, such as a
+cut connection, makes it far too large. The last queued call that began must also have waited for an
+eighth of that time. Any call is refused while ``max_queued`` calls wait.
 """
 
 from __future__ import annotations

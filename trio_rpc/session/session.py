@@ -52,7 +52,7 @@ class Session:
     :func:`trio_rpc.open_session` make it; never make one directly.
 
     It belongs to the Trio run that opened it. Elsewhere its methods, proxies, callbacks and streams
-    raise RuntimeError; :meth:`statistics` and the attributes can be read anywhere.
+    raise RuntimeError. :meth:`statistics` and the attributes can be read anywhere.
     """
 
     def __init__(self, core: SessionCore, filters: Sequence[Filter]) -> None:

@@ -6,7 +6,7 @@ between the bytes packed before and after it, and is written like that. The rece
 bytes once, from each packet into the object that its user gets (:class:`LargeBytes`).
 
 The bytes in a BufferList never change, so every holder may keep them. Only ``bytes`` objects of
-users are taken as they are; a ``bytearray`` or a ``memoryview`` is copied before the call is made.
+users are taken as they are. A ``bytearray`` or a ``memoryview`` is copied before the call is made.
 """
 
 from __future__ import annotations

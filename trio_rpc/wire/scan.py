@@ -1,7 +1,7 @@
 """Checks of encoded bytes before decoding, and of values after it, against the limits.
 
 Nothing here builds the values that a peer describes. MessagePack's headers announce how much
-follows, and a library that believes them allocates memory for it; one byte can stand for 73 bytes
+follows, and a library that believes them allocates memory for it. One byte can stand for 73 bytes
 in memory. So the scan walks over a message first, and only complete messages within the limits are
 decoded.
 """

@@ -77,7 +77,7 @@ class Job:
         """Wait for the end of the job, run callbacks meanwhile, and return the result.
 
         A callback gets the arguments with which the method has called it last, at once and then
-        after each change, ten times a second at most; arguments in between are skipped. If a
+        after each change, ten times a second at most. Arguments in between are skipped. If a
         callback raises, that is logged, and the job does not notice.
 
         Cancelling this stops waiting, and not the job. If the gateway cannot be reached for a

@@ -40,7 +40,7 @@ class Spread:
 
     Attributes:
         services: the services that only the other instances may call. They are served already if
-            this instance has a URL; otherwise serve them at an address that the others reach, with
+            this instance has a URL. Otherwise serve them at an address that the others reach, with
             ``limits``.
         limits: the limits of the sessions between the instances.
     """

@@ -191,7 +191,7 @@ class OutgoingCalls:
             kwargs: keyword arguments.
             abandon_on_cancel: leave when cancelled, without waiting for the handler's end.
             callback: an incoming call and the number of its callback, which is called in place of
-                ``method``; the ``raises`` of ``method`` still apply.
+                ``method``. The ``raises`` of ``method`` still apply.
             remote_scope: the remote scope that the call is made in, or None.
             view: the view of the call that filters have, or None.
 
