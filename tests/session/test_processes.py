@@ -439,7 +439,7 @@ def foreign(kind):
 
 
 @pytest.mark.parametrize("kind", ["closed", "file", "socket"])
-async def test_a_descriptor_that_is_not_the_channels_is_refused(monkeypatch, kind):
+async def test_a_descriptor_other_than_the_channel_is_refused(monkeypatch, kind):
     with foreign(kind) as number:
         monkeypatch.setenv("TRIO_RPC_CHANNEL_FD", str(number))
         with pytest.raises(RuntimeError, match=f"is '{number}', which is "):

@@ -29,7 +29,7 @@ async def instances(
 
     Raises:
         Usage: the URL is invalid.
-        Unreachable: there is no NATS server, or nobody serves.
+        Unreachable: there is no NATS server, or no instance.
     """
     try:
         address = parse_nats_url(url, needs_service=True)

@@ -109,7 +109,7 @@ async def find_instances(broker: Broker, service: str, *, seconds: float) -> lis
     Args:
         broker: the connection.
         service: the name of the service.
-        seconds: the time to wait; if nobody serves, this returns at once.
+        seconds: the time to wait; if there is no instance, this returns at once.
     """
     subject = f"$SRV.INFO.{check_name(service, 'a service')}"
     answers = await broker.gather(subject, seconds=seconds)

@@ -101,7 +101,7 @@ class Hub:
             limits: of the channel; ``handshake_timeout`` bounds the time to open it.
 
         Raises:
-            ConnectionRefusedError: nobody serves it.
+            ConnectionRefusedError: no instance serves it.
             OSError: no answer in time, or all instances asked are full or draining.
             Refused: this client may not open channels, or the versions differ.
         """

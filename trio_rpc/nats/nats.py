@@ -287,7 +287,7 @@ class Nats:
 
         Args:
             service: the name of the service.
-            seconds: the time to wait for their answers. If nobody serves, this returns at once.
+            seconds: the time to wait for their answers. Without an instance, this returns at once.
 
         Raises:
             ValueError: the name is not valid.

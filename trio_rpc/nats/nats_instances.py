@@ -16,7 +16,7 @@ ASK_INTERVAL: Final = 5.0
 """Seconds between two requests for the instances. The sessions of a pool show which have left."""
 
 ASK_SOON: Final = 0.5
-"""Seconds until the next question while nobody serves, or after :meth:`ask_again`."""
+"""Seconds until the next question while there is no instance, or after :meth:`ask_again`."""
 
 ANSWER_TIME: Final = 0.5
 """Seconds in which instances answer."""

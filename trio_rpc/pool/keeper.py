@@ -12,8 +12,8 @@ Theory of operation
    task ends. So a source that adds and removes an instance again and again causes as many attempts
    as an instance that fails.
 
-A process is started again as often as its ``Restart`` allows, and after an error that another
-process would also have, never.
+A process is started again as often as its ``Restart`` allows. It is not started again after an
+error that another process would also have.
 """
 
 from __future__ import annotations

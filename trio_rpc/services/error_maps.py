@@ -141,8 +141,8 @@ def to_error(
     Args:
         exc: the exception, or a group of them.
         raises: the classes that its method declares.
-        detail: how much is sent of an undeclared exception. "none" sends only that there was one,
-            "message" adds its text, and "traceback" also adds where it was raised.
+        detail: how much is sent of an undeclared exception. "none" sends neither its class nor its
+            text, "message" sends both, and "traceback" also sends its traceback.
         encode: the codec's encode, to find out which arguments of an exception can be sent. The
             default is a codec without users' types.
 

@@ -452,9 +452,9 @@ class Session:
         If it is cancelled, it closes at once: handlers are cancelled, and calls in flight raise.
 
         Args:
-            reason: why, for people: the other end gets its first thousand characters with the
-                Goodbye, and errors and the :class:`SessionEnd` of both ends have it. If a session
-                is closed twice, the first reason counts.
+            reason: the reason, for people. The other end gets its first thousand characters with
+                the Goodbye, and errors and the :class:`SessionEnd` of both ends have it. If a
+                session is closed twice, the first reason counts.
             grace: seconds that calls in flight get; ``limits.close_grace`` by default.
 
         Raises:
