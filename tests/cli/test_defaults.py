@@ -91,6 +91,15 @@ def test_options_for_tls_are_not_added_to_a_url_without_it(folder, monkeypatch, 
     assert words("ping") == ["ping", url]
 
 
+@pytest.mark.parametrize("others", [["--also", "tls://b:1"], ["--also=wss://b"], ["https://b"]])
+def test_options_for_tls_are_added_if_one_of_several_urls_has_it(monkeypatch, others):
+    monkeypatch.setenv("TRIO_RPC_CA", "env.pem")
+    given = ["tcp://a:1", *others]
+    assert words("ping", *given) == ["ping", "--ca", "env.pem", *given]
+    given = ["tcp://a:1", "m", '["tls://b:1"]']  # an argument of the call
+    assert words("call", *given) == ["call", *given]
+
+
 def test_options_that_do_not_fit_those_that_are_given_are_not_added(folder):
     table = "url = 'tls://a:1'\nca = 'ca.pem'\nserver-name = 'b'\ncert = 'c'\nkey = 'k'\n"
     write(folder, f"[tool.trio-rpc]\n{table}")

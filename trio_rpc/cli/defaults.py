@@ -21,6 +21,8 @@ FILE = "pyproject.toml"
 TABLE = "tool.trio-rpc"
 KEYS = {"url": str, "ca": str, "cert": str, "key": str, "server-name": str}
 """The keys of the table. Credentials are not among them: the file is usually committed."""
+ENCRYPTED = ("tls:", "wss:", "https:", "nats:", "dns+tls:")
+"""How the URLs begin whose options for TLS are used."""
 REPLACED_BY = {"ca": "insecure", "server-name": "insecure", "key": "cert"}
 """For a key, another option: if that is given, the default of the key belongs to something else."""
 
@@ -64,7 +66,8 @@ def words_of(
 
 def _added(url: str, typed: Sequence[str], options: Mapping[str, str | None]) -> Iterator[str]:
     """Yield the words of the options that have a default and fit the URL and the typed words."""
-    if url.startswith(PLAIN):
+    others = [word.removeprefix("--also=") for word in typed]
+    if url.startswith(PLAIN) and not any(each.startswith(ENCRYPTED) for each in others):
         return
     for key, value in options.items():
         replaced_by = REPLACED_BY.get(key, key)
