@@ -28,6 +28,12 @@ class Gate:
         print("holding", flush=True)
         await trio.sleep_forever()
 
+    @trio_rpc.method
+    async def cling(self) -> None:
+        print("clinging", flush=True)
+        with trio.CancelScope(shield=True):
+            await trio.sleep_forever()
+
 class Greeter:
     def __init__(self, session):
         self._session = session
@@ -136,6 +142,29 @@ async def test_a_second_signal_stops_at_once(folder):
         assert await server.event() == {"event": "stopped", "at_once": True}
         assert await server.process.wait() == 128 + signal.SIGINT
     assert isinstance(keeper.outcome, trio_rpc.RpcError)
+
+
+@pytest.mark.parametrize("grace", ["0.01", "600"])
+async def test_a_signal_after_the_drain_kills_a_server_whose_handler_does_not_end(folder, grace):
+    async with serving(folder, "--grace", grace) as server, trio.open_nursery() as nursery:
+        (url,) = (await server.event())["urls"]
+        session = await trio_rpc.connect_in(nursery, url)
+        nursery.start_soon(raises_rpc_error, session, "gate.cling")
+        assert await server.line() == "clinging"
+        server.process.terminate()
+        assert (await server.event())["event"] == "draining"
+        if grace == "600":
+            server.process.terminate()
+        assert (await server.event())["event"] == "stopped"
+        server.process.terminate()
+        with trio.fail_after(30):
+            assert await server.process.wait() == -signal.SIGTERM
+        nursery.cancel_scope.cancel()
+
+
+async def raises_rpc_error(session, method):
+    with pytest.raises(trio_rpc.RpcError):
+        await session.call(method)
 
 
 async def test_a_call_exits_with_code_3_when_its_server_is_killed(folder):

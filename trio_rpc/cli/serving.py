@@ -24,7 +24,8 @@ END_OF_INPUT = "the end of standard input"
 async def serve(services: object, options: ServeOptions, output: Output) -> int:
     """Serve until a signal arrives, or until standard input ends if that was requested.
 
-    Returns the exit code: 0, or 128 plus its number for a second signal.
+    Returns the exit code: 0, or 128 plus its number for a second signal. A signal after the drain
+    kills the process: a handler that shields itself from cancellation could keep it for ever.
     """
     signals = [signal.SIGINT, signal.SIGTERM]
     with trio.open_signal_receiver(*signals) as received:
@@ -46,6 +47,10 @@ async def serve(services: object, options: ServeOptions, output: Output) -> int:
                     )
                 await server.drain(options.grace)
                 nursery.cancel_scope.cancel()
+            for number in signals:
+                signal.signal(
+                    number, signal.SIG_DFL
+                )  # the end of ``received`` restores the old ones
             with contextlib.suppress(OutputFailed):
                 _tell(output, "stopped", at_once=stops.again != 0)
     return 128 + stops.again if stops.again else 0
