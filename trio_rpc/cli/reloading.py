@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import signal
 import subprocess
 import sys
@@ -40,6 +41,8 @@ TICK = 200
 SHOWN = 3
 """Files that are named after a change."""
 
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""Bytecode of a file that was saved twice in a second, with the same size, counts as up to date."""
 PATIENCE = 2.0
 """Seconds, after its grace, in which a server must have ended before it is killed."""
 
@@ -129,7 +132,7 @@ class _Server:
     async def run(self) -> None:
         """Run a process until it has ended: by itself, or after a change or a signal."""
         self._process = process = await trio.lowlevel.open_process(
-            self._command, stdin=subprocess.PIPE, process_group=0
+            self._command, stdin=subprocess.PIPE, process_group=0, env={**os.environ, **NO_BYTECODE}
         )
         try:
             async with trio.open_nursery() as nursery:
