@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -201,3 +202,33 @@ async def test_a_handler_may_stop_waiting():
     async with hosting(Gateway(Service())) as url:
         got = await client_of(url).post("impatient", callbacks={"ask": lambda _: True})
         assert got == "gave up"
+
+
+class Sets:
+    @trio_rpc.method
+    async def ask(self, ask: Callable[[], Awaitable[set[int] | dict[str, float]]]) -> str:
+        try:
+            return repr(await ask())
+        except trio_rpc.RpcError as exc:
+            return f"{type(exc).__name__}: {exc}"
+
+
+@pytest.mark.parametrize(
+    ("value", "outcome"),
+    [
+        ("[1, 2]", "{1, 2}"),
+        ('{"a": 9007199254740994}', "{'a': 9007199254740994.0}"),
+        ("[1, 1]", "DecodeError: .* repeats an element of a set, or a key"),
+        ('{"a": 1, "a": 2}', "RemoteError: .* the key 'a' appears twice"),
+        ('{"a": 9007199254740993}', "RemoteError: .* beyond 2.53 - 1, where browsers round.*"),
+        ('{"a": 1e-400}', "RemoteError: .* 1e-400 is too small"),
+    ],
+)
+async def test_a_value_that_reading_would_change_is_an_error_of_its_callback(value, outcome):
+    async with hosting(Gateway(Sets())) as url, browsing(url, "answers=1&resumable=1") as browser:
+        request = await browser.start("ask")
+        number = (await browser.next())["answer"][0]
+        head = f'"type": "callback_result", "request_uuid": "{request}", "answer": {number}'
+        await browser.ws.send_message(f'{{{head}, "value": {value}}}')
+        _, end = await browser.until_end(request)
+        assert re.fullmatch(outcome, end["payload"])

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import trio
 
-from trio_rpc.gateway.json_messages import encode, from_json
+from trio_rpc.gateway.json_messages import encode, from_json, from_json_exactly
 from trio_rpc.gateway.server.browser import Client
 from trio_rpc.util.time_limits import SilenceTimer, was_blocked
 
@@ -192,6 +192,8 @@ class Connection:
             self._complain(f"sent invalid JSON: {exc}")
             return
         if type(message) is dict:
+            if message.get("type") == "callback_result":
+                message = _read_exactly(text, message)
             self._act_on(message)
 
     def _complain(self, of: str) -> None:
@@ -229,6 +231,14 @@ class Connection:
                 work.answered(_number(message.get("answer")), message.get("value"), text)
             elif kind == "callback_error":
                 work.callback_failed(_short(message.get("name")), _short(message.get("error")))
+
+
+def _read_exactly(text: str, message: dict[str, Any]) -> dict[str, Any]:
+    """Return the message of a text, whose value a handler gets, or an error if it is not exact."""
+    try:
+        return from_json_exactly(text.encode())  # type: ignore[no-any-return]
+    except ValueError as exc:
+        return {**message, "error": f"its value is not JSON that can be read exactly: {exc}"}
 
 
 def _number(value: Any) -> int:

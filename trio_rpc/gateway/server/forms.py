@@ -126,12 +126,19 @@ class CallbackForm:
     def read(self, value: Any, most: int) -> Any:
         """Check and convert the value that the callback has returned. Raises DecodeError."""
         try:
-            return read_json(value, self._answer, most)
+            read = read_json(value, self._answer, most)
         except (msgspec.ValidationError, TooCostly) as exc:
-            text = f"the callback {self._name!r} returned a value that does not fit: {exc}"
-            error = DecodeError(text)
-            set_fate(error, Fate.STOPPED)  # the callback has run
-            raise error from None
+            raise self._misfit(str(exc)) from None
+        if _has_lost(value, read):
+            raise self._misfit("it repeats an element of a set, or a key")
+        return read
+
+    def _misfit(self, why: str) -> DecodeError:
+        error = DecodeError(
+            f"the callback {self._name!r} returned a value that does not fit: {why}"
+        )
+        set_fate(error, Fate.STOPPED)  # the callback has run
+        return error
 
     def write_whole(self, value: Any) -> tuple[Any, bool]:
         """Write the value that :func:`~trio_rpc.gateway.call_back` was given for this callback.
