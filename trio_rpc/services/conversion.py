@@ -93,7 +93,7 @@ from trio_rpc.services.models import (
     pydantic_type,
     tagged_union,
 )
-from trio_rpc.services.records import READ_ONLY, is_typed_dict, record_of, unpacked
+from trio_rpc.services.records import READ_ONLY, content_base, is_typed_dict, record_of, unpacked
 from trio_rpc.services.special import (
     NEVER,
     NO_TYPES,
@@ -286,8 +286,11 @@ class _Adapting:
 
     def _record(self, annotation: Any) -> Any:
         """Adapt a class with fields. Returns None for any other annotation."""
-        if not is_record(get_origin(annotation) or annotation):
+        cls = get_origin(annotation) or annotation
+        if not is_record(cls):
             return None
+        if content_base(cls) is not None:
+            return instance_of(cls)
         if self._model is not None:
             made = self._in_model(annotation)
             if made is not None:
@@ -371,6 +374,8 @@ class _Adapting:
         """Return whether msgspec alone can make a class with fields and all its contents."""
         origin = get_origin(annotation) or annotation
         if isinstance(origin, type) and is_record(origin):
+            if content_base(origin) is not None:
+                return False
             if annotation in seen:
                 return True
             seen.add(annotation)

@@ -19,6 +19,7 @@ import trio
 from trio_rpc.services.adapters import AdapterType
 from trio_rpc.services.aliases import bare
 from trio_rpc.services.item_stream import ItemStream
+from trio_rpc.services.records import content_base
 from trio_rpc.services.tables import Table
 
 __all__ = ["check_no_foreign"]
@@ -49,9 +50,13 @@ def check_no_foreign(
             cls = _foreign(parameter.adapted) if parameter.required else None
             # Self says nothing about the class: a subclass may have fields, or be registered.
             if cls is not None and bare(parameter.annotation) is not Self:
+                base = content_base(cls)
+                why = f"has no fields: {instead}"
+                if base is not None:
+                    why = f"is also a {base.__name__}, which is not sent: make that a field of it"
                 raise TypeError(
                     f"{method.name}{where}: no value for parameter {parameter.name!r} can ever"
-                    f" arrive, because {cls.__name__} has no fields: {instead}"
+                    f" arrive, because {cls.__name__} {why}"
                 )
 
 

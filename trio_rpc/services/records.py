@@ -17,6 +17,7 @@ from typing import (
     Any,
     ClassVar,
     Final,
+    Generic,
     NotRequired,
     Required,
     TypeVarTuple,
@@ -32,7 +33,7 @@ from trio_rpc.services.aliases import substitute, type_arguments
 from trio_rpc.services.annotations import Names, why_missing
 from trio_rpc.services.costs import Read
 
-__all__ = ["READ_ONLY", "Field", "Record", "is_typed_dict", "record_of", "unpacked"]
+__all__ = ["READ_ONLY", "Field", "Record", "content_base", "is_typed_dict", "record_of", "unpacked"]
 
 MISSING: Final = object()
 
@@ -116,6 +117,21 @@ class Record:
             return made
 
         return convert
+
+
+def content_base(cls: type) -> type | None:
+    """Return the built-in base of a dataclass or attrs class, such as dict; None without one.
+
+    An object of such a class has content besides its fields. msgspec would leave that part of its
+    memory empty, and Python may crash when it uses the object.
+    """
+    if not (dataclasses.is_dataclass(cls) or hasattr(cls, "__attrs_attrs__")):
+        return None
+    for base in cls.__mro__:
+        made_by = vars(base).get("__new__")
+        if base not in (object, Generic) and isinstance(made_by, types.BuiltinFunctionType):
+            return base
+    return None
 
 
 def record_of(annotation: Any, names: Names) -> Record | None:
