@@ -119,7 +119,6 @@ COLLECTIONS = frozenset(
         tuple,
         dict,
         collections.abc.Collection,
-        collections.abc.Iterable,
         collections.abc.Sequence,
         collections.abc.MutableSequence,
         collections.abc.Set,
@@ -518,6 +517,6 @@ def is_record(cls: type) -> bool:
 def _is_supported(annotation: Any) -> bool:
     try:
         check_supported(annotation)
-    except (TypeError, NameError, NotImplementedError):  # msgspec looks up names only in modules
+    except (TypeError, NameError, NotImplementedError, AssertionError):  # limits of msgspec
         return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import collections.abc
+import contextlib
 import enum
 import fractions
 import inspect
@@ -210,7 +211,34 @@ def container(cls: type, args: Sequence[Any], adapt: Adapt) -> Any:
         return _made_of(
             cls, _dict(args, adapt), lambda made: collections.defaultdict(factory, made)
         )
+    if cls in _LOOSE and args:
+        return _each_of(cls, args[0], adapt)
     return None
+
+
+_LOOSE: Final = (
+    collections.abc.Iterable,
+    collections.abc.Reversible,
+    collections.abc.Container,
+)
+"""Classes of many containers. msgspec checks that a value is one, but not its items."""
+
+
+def _each_of(cls: type, item: Any, adapt: Adapt) -> Any:
+    """Return the adapter of a loose class. It converts the items, and keeps the container."""
+    items: Any = {list: list[item], tuple: tuple[item, ...]}
+    read = {kind: reader(adapt(one)) for kind, one in items.items()}
+    for kind in (set, frozenset):
+        with contextlib.suppress(TypeError):  # no set has such items
+            read[kind] = reader(adapt(kind[item]))
+
+    def convert(value: Any, reading: Read) -> Any:
+        if not isinstance(value, cls):
+            raise TypeError(f"Expected `{cls.__name__}`, got `{type(value).__name__}`")
+        read_it = read.get(type(value))
+        return value if read_it is None else read_it(value, reading)
+
+    return adapter(cls.__name__, convert, COLLECTION)
 
 
 def nested_tuple(args: Sequence[Any], adapt: Adapt) -> Any:
