@@ -1,4 +1,4 @@
-"""Handlers in a gateway: their context variables are their own, and their bugs are logged."""
+"""Handlers in a gateway have their own context variables, and their bugs are logged."""
 
 from __future__ import annotations
 

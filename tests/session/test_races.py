@@ -347,7 +347,7 @@ async def test_cancel_grace_over_then_a_late_reply(autojump_clock):
 
 
 @pytest.mark.parametrize("grace", [2, 20])  # shorter and longer than the driver's sleep
-async def test_cancel_grace_of_each_call_is_its_own(autojump_clock, grace):
+async def test_each_call_has_its_own_cancel_grace(autojump_clock, grace):
     left = []
 
     async def call(session, cancelled_at):

@@ -78,7 +78,7 @@ async def test_a_server_reports_that_a_session_opens_and_that_it_is_over_and_why
     assert reader.is_over
 
 
-async def test_the_end_of_a_session_that_the_server_closes_is_its_own(open_server, nursery):
+async def test_the_server_is_the_cause_of_the_end_of_a_session_that_it_closes(open_server, nursery):
     reader = Reader()
     async with open_server(Echo()) as (server, connect):
         await nursery.start(reader.read, server)
