@@ -81,11 +81,16 @@ ids = st.integers(1, 2**53 - 1)
 counts = st.integers(0, 2**53 - 1)
 arguments = st.lists(values, max_size=4)
 named = st.none() | st.dictionaries(texts, values, min_size=1, max_size=3)
-maps = st.dictionaries(texts, hashable_leaves.filter(lambda v: type(v) is not Reference))
+_own = hashable_leaves.filter(lambda v: type(v) is not Reference)
+maps = st.dictionaries(texts, _own)
+_several = st.lists(_own, max_size=3)
+contexts = st.none() | st.dictionaries(
+    texts, _own | _several | _several.map(tuple), min_size=1, max_size=3
+)
 
 _messages = st.one_of(
-    st.builds(Request, ids, texts, arguments, named, named),
-    st.builds(Notification, texts, arguments, named, named),
+    st.builds(Request, ids, texts, arguments, named, contexts),
+    st.builds(Notification, texts, arguments, named, contexts),
     st.builds(Reply, ids, values),
     st.builds(ReplyErr, ids, maps),
     st.builds(Cancel, ids, st.none() | texts.filter(bool)),

@@ -159,6 +159,8 @@ async def test_calls_errors_and_names(tmp_path):
         report(await outcome(market.echo(() => 1)));
         report(await outcome(market.echo([undefined])));
         report(await outcome(market.echo("\\ud800")));
+        const withFunction = { metadata: { f: [() => 1] } };
+        report((await outcome(session.call("market.metadata", [], withFunction)))[0]);
         report((await market.large(3_000_000)).length);
         report((await market.echo(new Uint8Array(3_000_000))).length);
         """,
@@ -175,6 +177,7 @@ async def test_calls_errors_and_names(tmp_path):
         {"user": "bob"},
         ["EncodeError", "undefined cannot be sent inside an array; use null", "not started"],
         ["EncodeError", "text with half of a surrogate pair", "not started"],
+        "EncodeError",
         3_000_000,
         3_000_000,
     ]

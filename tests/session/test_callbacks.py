@@ -297,6 +297,16 @@ async def test_notifications_and_results_cannot_contain_callbacks(session_pair, 
             await a.call("w.keep", Worker)  # a class is not a callback
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: [f], lambda f: {"f": (f,)}])
+async def test_metadata_cannot_contain_callbacks(session_pair, no_time, wrap):
+    async with session_pair(None, Worker()) as (a, _):
+        with trio_rpc.metadata(f=wrap(print)), pytest.raises(trio_rpc.EncodeError) as caught:
+            await a.call("each", [1], print)
+        assert caught.value.fate is trio_rpc.Fate.NOT_STARTED
+        with trio_rpc.metadata(f=(1, {2})):  # not plain, but values
+            await a.call("each", [1], lambda _: None)
+
+
 async def test_law_8_the_caller_waits_for_a_callback_that_outlasts_cancel_grace(
     session_pair, autojump_clock
 ):

@@ -24,6 +24,7 @@ def packed(*fields, **options):
     return msgpack.packb(list(fields), **options)
 
 
+REFERENCE = msgpack.ExtType(32, packed(1, 0))
 FIVE = msgpack.ExtType(10, b"\x05")
 """The integer 5 in the extension for large integers, which may stand for it in values only."""
 
@@ -132,6 +133,11 @@ MALFORMED = {
     "reference and something": ext(32, packed(1, 2) + b"\x05"),
     "reference to text": ext(32, packed(1, "a")),
     "reference to a negative": ext(32, packed(1, -1)),
+    "reference in metadata": packed(1, 1, "m", [], {}, {"metadata": {"f": REFERENCE}}),
+    "reference in an unknown entry of a context": packed(1, 1, "m", [], {}, {"later": [REFERENCE]}),
+    "reference in a tuple in a context": packed(
+        2, "m", [], {}, {"metadata": {"f": msgpack.ExtType(1, packed(REFERENCE))}}
+    ),
     "reference in an error": packed(4, 1, {"a": msgpack.ExtType(32, packed(1, 1))}),
     "the array32 of 4 GiB": b"\xdd\xff\xff\xff\xff",
     "the map32 of 4 GiB": b"\xdf\xff\xff\xff\xff",

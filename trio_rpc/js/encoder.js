@@ -79,7 +79,7 @@ export class Encoder {
     if (reference) return this.#extension(...scalarOf(reference));
     const what = typeof value === "function" ? "a function" : `an object of the class ${value.constructor?.name}`;
     throw new EncodeError(
-      `${what} cannot be sent here: only arguments of calls are functions or streams; other objects are plain`,
+      `${what} cannot be sent here: only arguments of calls are functions or streams; others are plain`,
     );
   }
 

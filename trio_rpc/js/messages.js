@@ -147,7 +147,7 @@ function readEntry(d, key) {
     case "metadata":
       return d.named(2);
     case "stream":
-      if (d.array(2) !== 2) throw new DecodeError("not two numbers");
+      if (d.array(2) !== 2) throw new DecodeError("not two");
       return [d.int(1), d.int(1)];
     case "task_status": {
       const isWanted = d.value(2);

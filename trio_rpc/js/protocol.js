@@ -359,6 +359,7 @@ export class Protocol {
    */
   request(record, method, args, kwargs, context, refer) {
     if (!this.isOpen) this.#checkMayCall(context);
+    if (context?.metadata) this.#encode([context.metadata]); // only arguments may be functions
     const id = this.#lastId + 1;
     const fields = [m.REQUEST, id, method, args, kwargs, context];
     const data = this.#encode(fields.slice(0, context ? 6 : kwargs ? 5 : 4), refer);
@@ -370,7 +371,7 @@ export class Protocol {
 
   #checkMayCall(context) {
     if (this.ours === ENDED || this.theirs === ENDED || !this.incoming.has(context?.parent)) {
-      throw new LocalProtocolError("an end is leaving: only calls within a call are possible");
+      throw new LocalProtocolError("an end is leaving: only calls within calls begin");
     }
   }
 

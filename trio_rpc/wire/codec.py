@@ -74,6 +74,9 @@ def _is_short(fields: list[Any], limits: Limits) -> bool:
     return type(last) in SHORT and limits.max_nodes >= 8 and limits.max_depth > 1
 
 
+CALL_FIELDS = 6
+"""Elements of a Request that has a context."""
+
 REFUSED = 7
 """Packets that are not read in one pass after one that could not be: they may be alike."""
 
@@ -188,6 +191,9 @@ class Codec:
         self, fields: list[Any], references: Callable[[Any], Reference | None] | None
     ) -> bytes | BufferList:
         limits, most, pack = self.peer_limits, self.peer_limits.max_nodes, self._packer.pack
+        if references is not None and len(fields) == CALL_FIELDS and "metadata" in fields[-1]:
+            # Only arguments may be functions and streams.
+            Converter(self._registry, limits, pack, None, self._check_opaque).items(fields[-1:], 1)
         lowering = Converter(self._registry, limits, pack, references, self._check_opaque)
         fields = lowering.items(fields, 1)
         if lowering.has_opaque:
@@ -353,6 +359,8 @@ class Codec:
         if hasattr(message, "problem"):
             message.problem = problem
         if hasattr(message, "references"):
+            if found and _holds_one(getattr(message, "context", None), found):
+                raise DecodeError("a context may not carry references")
             message.references = tuple(found)
         elif found:
             raise DecodeError(f"{type(message).__name__} may not carry references")
@@ -451,6 +459,20 @@ class Codec:
 def _as_it_arrived(data: bytes | memoryview) -> Any:
     """Decode a message that has been decoded before, and leave its extensions as they are."""
     return msgpack.unpackb(data, ext_hook=msgpack.ExtType, strict_map_key=True)
+
+
+def _holds_one(value: Any, references: list[Any]) -> bool:
+    """Return whether a decoded value contains one of the references."""
+    ids, waiting = set(map(id, references)), [value]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in ids:
+            return True
+        if type(one) is dict:
+            waiting += [*one, *one.values()]
+        elif type(one) in (list, tuple, set, frozenset):
+            waiting += one
+    return False
 
 
 def _pack_other(value: Any) -> msgpack.ExtType:
