@@ -22,6 +22,7 @@ from .lanes import (
     SHORTEST,
     Lane,
     Place,
+    open_broker,
     open_program,
     run_children,
     run_restarted,
@@ -79,7 +80,10 @@ class Soak:
     async def run(self, report: Show) -> None:
         """Run all lanes for the time, then check that nothing is left."""
         own = os.getpid()
-        async with open_program(self.place, "steady") as (server, urls):
+        async with (
+            open_broker(self.place),
+            open_program(self.place, "steady") as (server, urls),
+        ):
             tasks, files = await self._left(urls[0]), descriptors(server.pid)
             before = descriptors(own)
             async with trio_rpc.connect(urls[0]) as session:

@@ -14,10 +14,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import trio
 
 import trio_rpc
+from tests.helpers.nats_server import MISSING, find_program, nats_server
 from trio_rpc.testing import ChaosProxy, Faults, open_chaos_proxy
 
 from .serving import RESUME
@@ -30,6 +32,9 @@ SESSION_SECONDS = 8.0
 """The most seconds of a session before it is closed in the ordinary way."""
 TO_START = 120.0
 """Seconds within which a server must listen. On a crowded machine Python itself has needed 30."""
+AWAY = 2.0
+"""Seconds for which a cut client that resumes over NATS does not reach the broker. The channel
+itself survives a shorter loss; after ``linger`` the server gives it up, and the session resumes."""
 LATENCY = Faults(latency=0.001, jitter=0.002)
 
 Open = Callable[[], AbstractAsyncContextManager[trio_rpc.Session]]
@@ -40,6 +45,8 @@ class Place:
     """The places of the files of one soak."""
 
     folder: Path
+    broker: str = ""
+    """The URL of the NATS server, or ``""`` without one."""
 
     @property
     def ran(self) -> Path:
@@ -65,10 +72,23 @@ class Place:
         return [*program, str(self.ran), str(self.certificate), *urls]
 
     def urls(self, name: str) -> list[str]:
-        return [
+        urls = [
             f"unix://{self.folder}/{name}" if scheme == "unix" else f"{scheme}://127.0.0.1:0"
             for scheme in SCHEMES
         ]
+        return [*urls, f"{self.broker}/{name}"] if self.broker else urls
+
+
+@contextlib.asynccontextmanager
+async def open_broker(place: Place) -> AsyncIterator[None]:
+    """Run a NATS server for the block, or say in one line that there is none."""
+    if find_program() is None:
+        print(f"{MISSING}; no lane runs over NATS", file=sys.stderr, flush=True)
+        yield
+        return
+    async with nats_server(place.folder, name="nats") as server:
+        place.broker = server.url
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -136,24 +156,44 @@ class Lane:
                 finally:
                     self.is_open = False
 
-    async def cut(self, proxy: ChaosProxy, shortest: float, longest: float) -> None:
-        """Cut the connections again and again, but not while a session is opened or closed."""
+    async def cut(
+        self, proxy: ChaosProxy, shortest: float, longest: float, away: float = 0.0
+    ) -> None:
+        """Cut the connections again and again, but not while a session is opened or closed.
+
+        Args:
+            proxy: has the connections.
+            shortest: the least seconds between two cuts.
+            longest: the most seconds.
+            away: seconds after a cut for which the proxy refuses new connections.
+        """
         while True:
             await trio.sleep(self.random.uniform(shortest, longest))
             if self.is_open:
+                proxy.is_refusing = away > 0
                 self.random.choice((proxy.cut, proxy.reset))()
+                await trio.sleep(away)
+                proxy.is_refusing = False
 
 
 async def run_url(
     lane: Lane, place: Place, url: str, *, resume: bool, cuts: tuple[float, float] | None
 ) -> None:
-    """Run a lane to a server that stays, through a proxy that cuts its connections."""
+    """Run a lane to a server that stays, through a proxy that cuts its connections.
+
+    Over NATS the proxy stands between the client and the broker, and a cut costs no session.
+    """
     context = place.trusting() if url.startswith(("tls", "wss")) else None
-    async with open_chaos_proxy(url, forth=LATENCY, seed=lane.random.getrandbits(32)) as proxy:
+    is_nats = url.startswith("nats")
+    host = urlsplit(url).netloc
+    target = f"tcp://{host}" if is_nats else url
+    async with open_chaos_proxy(target, forth=LATENCY, seed=lane.random.getrandbits(32)) as proxy:
+        nearest = url.replace(host, urlsplit(proxy.url).netloc) if is_nats else proxy.url
 
         def opened() -> AbstractAsyncContextManager[trio_rpc.Session]:
+            proxy.is_refusing = False  # the last session may have ended just after a cut
             return trio_rpc.connect(
-                proxy.url,
+                nearest,
                 ssl_context=context,
                 resume=RESUME if resume else False,
                 on_end="keep",
@@ -161,8 +201,9 @@ async def run_url(
 
         async with trio.open_nursery() as nursery:
             if cuts is not None:
-                nursery.start_soon(lane.cut, proxy, *cuts)
-            await lane.run(opened, may_break=cuts is not None and not resume)
+                nursery.start_soon(lane.cut, proxy, *cuts, AWAY if is_nats and resume else 0.0)
+            may_break = cuts is not None and not resume and not is_nats
+            await lane.run(opened, may_break=may_break)
             nursery.cancel_scope.cancel()
 
 

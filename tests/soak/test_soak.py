@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from tests.helpers.nats_server import find_program
+from tests.soak import lanes
+from tests.soak.lanes import Place, open_broker
 from tests.soak.ledger import compare
 from tests.soak.levels import Levels, memory
 from tests.soak.traffic import Tally
@@ -95,6 +98,22 @@ def test_memory_that_is_freed_inside_the_heap_is_not_in_use():
     assert len(kept) == 1000
 
 
+async def test_without_nats_server_the_soak_says_so_and_leaves_nats_out(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(lanes, "find_program", lambda: None)
+    place = Place(tmp_path)
+    async with open_broker(place):
+        assert [url.partition(":")[0] for url in place.urls("any")] == [*lanes.SCHEMES]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("nats-server is missing")
+
+
+def test_each_server_has_a_service_of_its_own_at_the_broker(tmp_path):
+    place = Place(tmp_path, broker="nats://127.0.0.1:4222")
+    assert place.urls("any")[-1] == "nats://127.0.0.1:4222/any"
+
+
 @pytest.mark.slow
 def test_a_few_seconds_of_it_run_without_a_fault():
     done = subprocess.run(
@@ -107,3 +126,9 @@ def test_a_few_seconds_of_it_run_without_a_fault():
     result = json.loads(done.stdout)
     assert result["faults"] == []
     assert result["outcomes"]["returned"] > 0
+    over_nats = [name for name in result["sessions"] if name.startswith("nats")]
+    if find_program() is None:
+        assert over_nats == []
+    else:
+        assert over_nats == ["nats", "nats, cut", "nats, resumed", "nats, restarted"]
+        assert result["sessions"]["nats"] > 0
