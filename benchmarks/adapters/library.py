@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
 
+import trio_rpc
 from benchmarks.adapter import trio_adapter
 from benchmarks.interface import Calls, Exchange, Ready
 from benchmarks.payloads import Order, Quote
 from trio_rpc import Limits, connect, duplex, method, serve, stream
 
-__all__ = ["ADAPTERS"]
+__all__ = ["ADAPTERS", "many_sessions"]
 
+
+SESSIONS = 20_000
+"""The sessions that a server allows, so that more clients than by default can be idle."""
 
 LIMITS = Limits(max_message=128 * 1024 * 1024)
 """Limits for results of 64 MiB. The other limits are the defaults."""
@@ -112,7 +117,15 @@ class Bench:
 async def serve_bench(hosts: Sequence[str], ready: Ready) -> None:
     async with trio.open_nursery() as nursery:
         urls = [f"tcp://{host}:0" for host in hosts]
-        ready(await nursery.start(serve, {"bench": Bench()}, *urls))
+        ready(await nursery.start(partial(serve, {"bench": Bench()}, *urls, **many_sessions())))
+
+
+def many_sessions() -> dict[str, Any]:
+    """Return the options for more sessions than by default. Older revisions have no such limit."""
+    make = getattr(trio_rpc, "ServerLimits", None)
+    if make is None:
+        return {}
+    return {"server_limits": make(max_sessions=SESSIONS, max_sessions_per_address=SESSIONS)}
 
 
 @asynccontextmanager

@@ -7,12 +7,11 @@ import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
-from typing import Any
 
 import trio
 
 from benchmarks.adapter import Adapter, trio_adapter
-from benchmarks.adapters.library import Bench
+from benchmarks.adapters.library import Bench, many_sessions
 from benchmarks.interface import Calls, Ready
 from trio_rpc import connect, serve
 
@@ -38,7 +37,7 @@ def _serve(
     scheme: str, *, resume: bool = False
 ) -> Callable[[Sequence[str], Ready], Awaitable[None]]:
     async def serve_bench(hosts: Sequence[str], ready: Ready) -> None:
-        options: dict[str, Any] = {"resume": resume}
+        options = {"resume": resume, **many_sessions()}
         if scheme in ("tls", "wss"):
             options["ssl_context"] = _server_context()
         async with trio.open_nursery() as nursery:
@@ -57,7 +56,7 @@ def _serve(
 def _open_client(*, resume: bool) -> Callable[[str], AbstractAsyncContextManager[Calls]]:
     @asynccontextmanager
     async def open_client(url: str) -> AsyncGenerator[Calls]:
-        options: dict[str, Any] = {"resume": resume}
+        options = {"resume": resume, **many_sessions()}
         if url.startswith(("tls:", "wss:")):
             options["ssl_context"] = _client_context()
         async with connect(url, **options) as session:
