@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime as dt
 import decimal
@@ -18,6 +19,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypedDict, TypeVar, Union
 
 import attrs
 import msgspec
+import pydantic
 import pytest
 import trio
 from hypothesis import given, settings
@@ -353,9 +355,129 @@ def test_an_argument_with_repeated_elements_or_keys_is_refused(annotation, body)
         forms_of(annotation).bind({"x": from_json_exactly(body)})
 
 
-def test_an_argument_may_have_unknown_fields_and_lack_optional_ones():
-    read = forms_of(Holder).bind({"x": {"numbers": [1, 2], "unknown": [1, 1]}})["x"]
-    assert read == Holder({1, 2})
+class Renamed(msgspec.Struct, rename="camel", frozen=True):
+    some_names: frozenset[str] = frozenset()
+    some_numbers: frozenset[int] = frozenset()
+
+
+class TaggedArray(msgspec.Struct, array_like=True, tag="array"):
+    names: set[str]
+
+
+class Keyed(pydantic.BaseModel):
+    names: set[str] = pydantic.Field(set(), alias="theNames")
+    hidden: set[int] = pydantic.Field(set(), exclude=True)
+    either: set[str] = pydantic.Field(
+        set(), validation_alias=pydantic.AliasChoices("first", "second")
+    )
+
+
+class Open(pydantic.BaseModel, extra="allow"):
+    __pydantic_extra__: dict[str, set[str]] = pydantic.Field(init=False)
+
+
+class Root(pydantic.RootModel[list[set[str]]]):
+    pass
+
+
+@pydantic.dataclasses.dataclass
+class KeyedDataclass:
+    names: set[str] = pydantic.Field(alias="theNames")
+
+
+@attrs.define
+class Private:
+    _names: set[str]
+    sizes: set[int] = attrs.field(factory=set, alias="counts")
+
+
+class Named(NamedTuple):
+    key: str
+    names: set[str]
+
+
+class Entry(TypedDict, total=False):
+    first: list[str]
+    names: set[str]
+
+
+class Numbered(TypedDict, total=False):
+    first: list[int]
+    numbers: set[int]
+
+
+REPEATED = [
+    (Renamed, {"someNames": ["a", "a"]}),
+    (Renamed, {"someNumbers": [1, 1]}),
+    (list[Renamed], [{"someNames": []}, {"someNames": ["a", "a"]}]),
+    (TaggedArray, ["array", ["a", "a"]]),
+    (Keyed, {"theNames": ["a", "a"]}),
+    (Keyed, {"hidden": [1, 1]}),
+    (Keyed, {"first": ["a", "a"], "second": ["a"]}),
+    (Keyed, {"second": ["a", "a"]}),
+    (dict[str, Keyed], {"a": {"theNames": ["a", "a"]}}),
+    (Open, {"other": ["a", "a"]}),
+    (Root, [["a"], ["a", "a"]]),
+    (KeyedDataclass, {"theNames": ["a", "a"]}),
+    (Private, {"_names": ["a", "a"]}),
+    (Private, {"_names": [], "sizes": [1, 1]}),
+    (Named, ["a", ["a", "a"]]),
+    (Entry, {"unknown": 1, "names": ["a", "a"], "first": []}),
+    (Numbered, {"numbers": [1, 1], "first": []}),
+    (collections.deque[set[str]], [["a"], ["a", "a"]]),
+    (collections.OrderedDict[str, set[str]], {"a": ["a", "a"]}),
+    (dict[bytes, int], {"YQ==": 1, "YR==": 2}),
+    (set[frozenset[str]], [["a", "a"], ["b", "c"]]),
+    (set[frozenset[int]], [[1, 1], [2, 3]]),
+    (set[tuple[frozenset[str], int]], [[["a", "a"], 1]]),
+    (set[Renamed], [{"someNames": ["a", "a"]}]),
+    (list[set[frozenset[str]]], [[["a", "a"], ["b", "c"]]]),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value"), REPEATED)
+def test_a_repeated_element_is_found_under_any_key_and_in_any_container(annotation, value):
+    forms = forms_of(annotation)
+    with pytest.raises(InvalidArguments, match=r"twice|equal after conversion|repeats an element"):
+        forms.bind({"x": value})
+    ask = CallbackForm("ask", Callable[[], Awaitable[annotation]])
+    with pytest.raises(trio_rpc.DecodeError):
+        ask.read(value, 1000)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "read"),
+    [
+        (Holder, {"numbers": [1, 2], "unknown": [1, 1]}, Holder({1, 2})),
+        (Renamed, {"someNames": ["a"], "some_names": ["b", "b"]}, Renamed(frozenset("a"))),
+        (Keyed, {"theNames": ["a"], "names": ["b", "b"]}, Keyed(theNames={"a"})),
+        (Keyed, {"first": ["a"], "second": ["b", "b"]}, Keyed(first={"a"})),
+        (Entry, {"names": ["a"], "unknown": ["b", "b"]}, {"names": {"a"}}),
+        (Entry, {"unknown": ["b", "b"]}, {}),
+        (Numbered, {"unknown": [1, 1], "numbers": [1], "first": [2, 2]}, None),
+        (set[frozenset[int]] | list[list[int]], [[1, 1], [2]], [[1, 1], [2]]),
+        (list[str], ["a", "a"], ["a", "a"]),
+    ],
+)
+def test_a_value_that_loses_nothing_is_accepted(annotation, value, read):
+    got = forms_of(annotation).bind({"x": value})["x"]
+    assert got == (read if read is not None else {"numbers": {1}, "first": [2, 2]})
+    assert CallbackForm("ask", Callable[[], Awaitable[annotation]]).read(value, 1000) == got
+
+
+def test_law_13_keys_that_arrive_choose_no_attribute():
+    class Watched:
+        looked_up = False
+
+        @property
+        def trap(self):
+            Watched.looked_up = True
+            raise ValueError("of the class")
+
+    made = dataclasses.make_dataclass("Made", [("names", set[str])], bases=(Watched,))
+    read = forms_of(made).bind({"x": {"names": ["a"], "trap": ["b", "b"]}})["x"]
+    assert read == made({"a"})
+    assert not Watched.looked_up
 
 
 def test_a_body_keeps_numbers_and_texts_exactly():

@@ -15,6 +15,7 @@ written only if it will be read back as the same value:
 from __future__ import annotations
 
 import base64
+import collections
 import dataclasses
 import datetime as dt
 import decimal
@@ -30,9 +31,10 @@ import msgspec
 
 from trio_rpc.services.converters import decode_custom, scalar_type
 from trio_rpc.services.costs import MOST, Read
-from trio_rpc.wire.simpler import model_keys, simplifier
+from trio_rpc.services.models import keys_of
+from trio_rpc.wire.simpler import model_fields, model_keys, simplifier
 
-__all__ = ["MAX_INTEGER", "UNTYPED", "Form", "JsonRead", "lower", "read_json"]
+__all__ = ["MAX_INTEGER", "UNTYPED", "Form", "JsonRead", "has_lost", "lower", "read_json"]
 
 MAX_INTEGER: Final = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly: JavaScript rounds larger ones."""
@@ -76,6 +78,11 @@ class JsonRead(Read):
     def __call__(self, value: Any, adapted: Any) -> Any:
         """Convert a part."""
         return msgspec.convert(value, adapted, dec_hook=self._decode, str_keys=True)
+
+    def check_items(self, value: Any, items: list[Any]) -> None:
+        """Check the items of a set: what one of them has lost cannot be found in the set."""
+        if has_lost(value, items):
+            raise ValueError("an item of a set repeats an element of a set, or a key")
 
     def _decode(self, wanted: Any, value: Any) -> Any:
         if (get_origin(wanted) or wanted) is complex and type(value) is list:
@@ -257,6 +264,70 @@ def _lower_other(value: Any) -> Any:
 
 def _is_collection(value: Any) -> bool:
     return type(value).__module__ == "collections" and isinstance(value, Collection)
+
+
+# ── values that a read value lacks ───────────────────────────────────────────────────────────
+
+
+def has_lost(value: Any, read: Any) -> bool:
+    """Return whether fewer values were read than came.
+
+    A set or a dict keeps only one of several values that become equal. Keys that a class does not
+    have are ignored, so they are not lost. The items of a set have been checked before:
+    see :meth:`JsonRead.check_items`.
+
+    Args:
+        value: the JSON value.
+        read: the value that was read from it.
+    """
+    kind = type(value)
+    if kind is not list and kind is not dict:
+        return False
+    if getattr(type(read), "__pydantic_root_model__", False):
+        return has_lost(value, read.root)
+    if kind is list:
+        if isinstance(read, AbstractSet):
+            return len(read) < len(value)
+        return any(map(has_lost, value, _in_order(read)))
+    if not isinstance(read, dict):
+        return any(has_lost(value[key], one) for key, one in _by_key(value, read))
+    if all(key in value for key in read):  # a TypedDict, or a dict whose keys are still the text
+        return any(has_lost(value[key], one) for key, one in read.items())
+    return len(read) < len(value) or any(map(has_lost, value.values(), read.values()))
+
+
+def _in_order(read: Any) -> Iterable[Any]:
+    """Return the values that were read from an array, in its order."""
+    if isinstance(read, (list, tuple, collections.deque)):
+        return read
+    if isinstance(read, msgspec.Struct):
+        tag = () if read.__struct_config__.tag is None else (read.__struct_config__.tag,)
+        return (*tag, *(getattr(read, name) for name in read.__struct_fields__))
+    return ()
+
+
+def _by_key(value: dict[str, Any], read: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the keys of an object that fields were read from, and the values of these fields.
+
+    Only names that the class has are looked up (law 13).
+    """
+    cls = type(read)
+    models = model_fields(cls)
+    if models is not None:
+        for name, field in models.items():
+            key = next((one for one in keys_of(cls, name, field) if one in value), None)
+            if key is not None:
+                yield key, getattr(read, name, None)
+        names: Iterable[tuple[str, str]] = ()
+        extra = getattr(read, "__pydantic_extra__", None) or {}
+        yield from ((key, one) for key, one in extra.items() if key in value)
+    elif isinstance(read, msgspec.Struct):
+        names = zip(read.__struct_encode_fields__, read.__struct_fields__, strict=True)
+    elif dataclasses.is_dataclass(cls):
+        names = ((one.name, one.name) for one in dataclasses.fields(cls))
+    else:
+        names = ((one.name, one.name) for one in getattr(cls, "__attrs_attrs__", ()))
+    yield from ((key, getattr(read, name, None)) for key, name in names if key in value)
 
 
 # ── reading back ─────────────────────────────────────────────────────────────────────────────

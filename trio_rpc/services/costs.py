@@ -134,6 +134,12 @@ class Read:
         if self.left < 0:
             raise TooCostly(self.most)
 
+    def check_items(self, value: Any, items: list[Any]) -> None:
+        """Check the items of a value before they become a set, in which they have no order.
+
+        Raises ValueError if this format does not allow the value.
+        """
+
 
 # ── classes of fields ────────────────────────────────────────────────────────────────────────
 

@@ -132,6 +132,7 @@ def guarded_set(origin: Any, item: Any = Any, about: tuple[Any, ...] = ()) -> An
         read_items = read_all(value, read)
         if type(value) is made and all(map(is_, iter(value), read_items)):
             return value  # the codec has built it
+        read.check_items(value, read_items)
         built: set[Any] = set()
         _fill(built.update, read_items, read_items)
         return built if made is set else made(built)

@@ -53,6 +53,7 @@ __all__ = [
     "config_of",
     "dataclass_converter",
     "is_model",
+    "keys_of",
     "model_converter",
     "pydantic_type",
     "refuse_unsendable",
@@ -226,28 +227,31 @@ def _parts(annotation: Any, cls: Any, adapt: Adapt, names: Names) -> dict[str, P
             raise TypeError(
                 f"{cls.__name__} has the InitVar {name!r}, which is not sent: make it a field"
             )
+        keys = keys_of(cls, name, field)
+        if not keys:
+            raise TypeError(
+                f"field {name!r} of {cls.__name__} is read only from an AliasPath, under which it"
+                " is never sent: give it AliasChoices with a name, or the model"
+                " validate_by_name=True"
+            )
         wanted = substitute(field.annotation, arguments)
         for one in (field.discriminator, *field.metadata):
             if _is_of(one, "Discriminator"):
                 wanted = Annotated[wanted, one]
         tagged = () if field.discriminator is None else (field.annotation,)
         part = _part(_Place(cls, name, field.metadata, tagged), wanted, adapt, names)
-        parts |= dict.fromkeys(_keys(cls, name, field), part)
+        parts |= dict.fromkeys(keys, part)
     return parts
 
 
-def _keys(cls: Any, name: str, field: Any) -> list[str]:
+def keys_of(cls: Any, name: str, field: Any) -> list[str]:
+    """Return the keys that a field may be validated from; the first that a value has counts."""
     alias = field.validation_alias
     config = config_of(cls)
     by_name = config.get("validate_by_name") or config.get("populate_by_name")
     keys = [one for one in (alias, *getattr(alias, "choices", ())) if isinstance(one, str)]
     if alias is None or by_name:
         return [*keys, name]
-    if not keys:
-        raise TypeError(
-            f"field {name!r} of {cls.__name__} is read only from an AliasPath, under which it is"
-            " never sent: give it AliasChoices with a name, or the model validate_by_name=True"
-        )
     return keys
 
 

@@ -66,6 +66,20 @@ FAULTS = (
         SPREAD,
     ),
     fault(
+        "a repeated element is looked for under a field's name in Python and not under its key",
+        "gateway/json_values.py",
+        "        names = zip(read.__struct_encode_fields__,",
+        "        names = zip(read.__struct_fields__,",
+        "gateway/test_values.py",
+    ),
+    fault(
+        "a set may have an item in which elements are repeated",
+        "services/keyed.py",
+        "        read.check_items(value, read_items)\n",
+        "",
+        "gateway/test_values.py",
+    ),
+    fault(
         "a parameter with keys that JSON has no text for is accepted, and nothing ever fits it",
         "gateway/server/forms.py",
         "        why = _why_never_given(parameter, annotation) or why_unfit(annotation)\n",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import types
-from collections.abc import Set as AbstractSet
 from inspect import Parameter
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -14,7 +13,7 @@ import trio
 
 from trio_rpc.errors import DecodeError, Fate, InvalidArguments
 from trio_rpc.gateway.json_messages import ENVELOPE, RESERVED
-from trio_rpc.gateway.json_values import Form, JsonRead, lower, read_json
+from trio_rpc.gateway.json_values import Form, JsonRead, has_lost, lower, read_json
 from trio_rpc.gateway.server.unfit import why_unfit
 from trio_rpc.services.aliases import UNIONS, bare, stands_for
 from trio_rpc.services.conversion import adapt, is_function
@@ -58,7 +57,7 @@ class Forms:
         """
         bound = self._signature.bind_names(arguments, JsonRead(most))
         for name, value in arguments.items():
-            if _has_lost(value, bound[name]):
+            if has_lost(value, bound[name]):
                 shown = quoted(name)
                 raise InvalidArguments(
                     f"{self._signature.method}() parameter {shown}: repeats an element of a set,"
@@ -68,22 +67,6 @@ class Forms:
         if self._signature.takes_task_status:
             bound[TASK_STATUS] = trio.TASK_STATUS_IGNORED  # no caller waits for it here
         return bound
-
-
-def _has_lost(value: Any, read: Any) -> bool:
-    """Return whether fewer values were read than came.
-
-    A set or a dict keeps only one of several values that become equal.
-    """
-    if type(value) is list:
-        if isinstance(read, AbstractSet):
-            return len(read) < len(value)
-        return isinstance(read, (list, tuple)) and any(map(_has_lost, value, read))
-    if type(value) is not dict:
-        return False
-    if isinstance(read, dict):
-        return len(read) < len(value) or any(map(_has_lost, value.values(), read.values()))
-    return any(_has_lost(one, getattr(read, name, None)) for name, one in value.items())
 
 
 _PLAIN = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -129,7 +112,7 @@ class CallbackForm:
             read = read_json(value, self._answer, most)
         except (msgspec.ValidationError, TooCostly) as exc:
             raise self._misfit(str(exc)) from None
-        if _has_lost(value, read):
+        if has_lost(value, read):
             raise self._misfit("it repeats an element of a set, or a key")
         return read
 
