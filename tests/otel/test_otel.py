@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import sys
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -362,6 +363,69 @@ async def test_names_that_a_peer_chooses_make_no_new_attributes(telemetry, sessi
     servers = telemetry.points("rpc.server.call.duration")
     assert [point.attributes["rpc.method"] for point in servers] == ["_OTHER"]
     assert {span.name for span in telemetry.spans if span.kind is SpanKind.SERVER} == {"trio_rpc"}
+
+
+class NoFallback:
+    @trio_rpc.method
+    async def known(self) -> None: ...
+
+
+class Raises:
+    @trio_rpc.fallback
+    async def other(self, call: trio_rpc.Call) -> None:
+        raise ValueError
+
+
+MANY = 100
+"""Names that a peer chooses. If none of them is held, 100,000 of them are not either."""
+
+CHOSEN = "chosen-by-a-peer-"
+"""The beginning of each of these names. A number follows, unlike in the source of this test."""
+
+
+def _held():
+    """Return the texts with such a name in them that any object of this program refers to."""
+    is_chosen = re.compile(f"{CHOSEN}[0-9]").search
+    found, objects = set(), gc.get_objects()
+    for _ in range(2):  # Python does not list a dict or tuple that holds only texts and numbers
+        referents = gc.get_referents(*objects)
+        keys = [
+            key for one in objects if type(one) is dict for key in one
+        ]  # nor keys that are text
+        found |= {one for one in [*referents, *keys] if type(one) is str and is_chosen(one)}
+        objects = [
+            one for one in referents if type(one) in (dict, tuple) and not gc.is_tracked(one)
+        ]
+    return found
+
+
+async def _use(session, name):
+    """Use one name in all ways in which a peer can use a name that the server does not know."""
+    await session.notify(f"none.{name}")
+    with contextlib.suppress(trio_rpc.MethodNotFound):
+        await session.call(f"none.{name}")
+    with contextlib.suppress(trio_rpc.MethodNotFound):
+        async with session.stream(f"none.{name}"):
+            pass
+    assert await session.call(f"other.{name}") == "other"
+    with contextlib.suppress(ValueError):
+        await session.call(f"raises.{name}")
+
+
+async def test_any_number_of_names_that_a_peer_chooses_leaves_nothing_behind(caplog):
+    """No table has an entry for such a name, so 100,000 of them leave as little as 100 do."""
+    caplog.set_level("CRITICAL", "trio_rpc")  # its handler keeps the lines
+    meters = MeterProvider([InMemoryMetricReader()])
+    filters = trio_rpc.otel.filters(trace.NoOpTracerProvider(), meters)
+    services = {"none": NoFallback(), "other": Service(), "raises": Raises()}
+    server = {"filters": filters}
+    async with open_session_pair(None, services, options_b=server) as (session, _):
+        for number in range(MANY):
+            await _use(session, f"{CHOSEN}{number}")
+        await _use(session, "last")
+        await session.ping()
+        gc.collect()
+        assert _held() == set()
 
 
 async def test_unknown_methods_are_one_method_of_the_client(telemetry):

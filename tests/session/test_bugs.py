@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc.session.calls.bugs import MAX_METHODS, Bugs
+from trio_rpc.testing import open_session_pair
 from trio_rpc.util.rate_limited_log import LINES
 from trio_rpc.wire import messages as m
 
@@ -293,6 +294,31 @@ async def test_the_table_of_rate_limits_is_bounded_for_any_names():
     for number in range(3 * MAX_METHODS):
         bugs.raised(Bug(), f"method{number}", session="peer", call=1)
     assert len(bugs._limits) == MAX_METHODS + 1
+
+
+class Anything:
+    @trio_rpc.fallback
+    async def anything(self, call: trio_rpc.Call) -> object:
+        if call.method.startswith("any.bad"):
+            return object()
+        raise Bug(call.method)
+
+    @trio_rpc.method
+    async def known(self) -> None:
+        raise Bug("known")
+
+
+async def test_names_that_a_peer_chooses_share_the_rate_limit_of_their_fallback(no_time, caplog):
+    async with open_session_pair({"any": Anything()}, None) as (_, session):
+        for number in range(LINES):
+            for name in (f"any.method{number}", f"any.bad{number}"):
+                with pytest.raises(trio_rpc.RemoteError):
+                    await session.call(name)
+        with pytest.raises(trio_rpc.RemoteError):
+            await session.call("any.known")
+    names = [each.rpc_method for each in bugs_in(caplog)]
+    assert len(names) == LINES + 1
+    assert names[-1] == "any.known"
 
 
 async def test_all_sessions_of_a_server_share_the_limit(caplog):

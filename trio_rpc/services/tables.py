@@ -64,6 +64,11 @@ class BoundMethod:
     drops_result: bool = False
     service: str | None = None
 
+    @property
+    def own_name(self) -> str:
+        """A name that this program has chosen: callers of a fallback choose the method's name."""
+        return self.name if self.service is None else f"the fallback of {self.service!r}"
+
 
 Table: TypeAlias = dict[str, BoundMethod]
 

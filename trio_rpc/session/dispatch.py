@@ -475,8 +475,10 @@ class IncomingCalls:
             except EncodeError as exc:
                 message = f"the result of {call.method.name} cannot be sent: {exc}"
                 self._answer_error(call.id, {"code": "internal", "message": message})
-                name = _session_of(call).name
-                self._bugs.unsendable(exc, call.method.name, session=name, call=call.id)
+                method, name = call.method, _session_of(call).name
+                self._bugs.unsendable(
+                    exc, method.name, limited_as=method.own_name, session=name, call=call.id
+                )
 
     def _end_with_error(self, call: IncomingCall, exc: BaseException) -> None:
         method, number = call.method, call.id

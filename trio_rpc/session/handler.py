@@ -226,6 +226,7 @@ def log_bug(
             exc,
             method.name,
             method.raises,
+            limited_as=method.own_name,
             session=session,
             call=number,
             is_cancelled=is_cancelled,

@@ -27,6 +27,13 @@ FAULTS = (
         "session/test_remote_scopes.py",
     ),
     fault(
+        "each name that a peer chooses for a fallback has a rate limit of its own",
+        "services/tables.py",
+        "return self.name if self.service is None else",
+        "return self.name if True else",
+        "session/test_bugs.py",
+    ),
+    fault(
         "the line about an abandoned call does not name the other end",
         "session/calls/outgoing.py",
         "            self._name,\n",

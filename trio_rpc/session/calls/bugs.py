@@ -51,6 +51,7 @@ class Bugs:
         method: str,
         raises: Raises = (),
         *,
+        limited_as: str | None = None,
         session: str,
         call: int | str | None,
         is_cancelled: bool = False,
@@ -61,6 +62,7 @@ class Bugs:
             exc: the handler's exception, or a group.
             method: the method's full name.
             raises: the exceptions it declares; none for a notification, whose caller gets no error.
+            limited_as: the name that has the rate limit; by default, the method's.
             session: the caller's name in logs.
             call: the id of the call; None for a notification.
             is_cancelled: whether the call is cancelled, or its session over.
@@ -73,24 +75,33 @@ class Bugs:
                 and not (is_cancelled and isinstance(one, _NOBODY_LISTENS))
             )
 
+        limit = limited_as or method
         if isinstance(exc, BaseExceptionGroup):
             bug: BaseException | None = exc.subgroup(is_bug)
         else:
             bug = exc if is_bug(exc) else None
         if bug is not None:
             what = "raised %s, which it does not declare"
-            self._log(method, what, type(bug).__qualname__, session, call, bug)
+            self._log(limit, method, what, type(bug).__qualname__, session, call, bug)
         elif isinstance(exc, (BaseExceptionGroup, *raises)) and logger.isEnabledFor(logging.DEBUG):
-            self._log(method, "raised %s", type(exc).__qualname__, session, call)
+            self._log(limit, method, "raised %s", type(exc).__qualname__, session, call)
 
     def unsendable(
-        self, exc: Exception, method: str, *, session: str, call: int | str | None
+        self,
+        exc: Exception,
+        method: str,
+        *,
+        limited_as: str | None = None,
+        session: str,
+        call: int | str | None,
     ) -> None:
-        """Log that the result of a method cannot be sent."""
-        self._log(method, "has a result that cannot be sent: %s", text_of(exc), session, call, exc)
+        """Log that the result of a method cannot be sent. The arguments are as for `raised`."""
+        what, limit = "has a result that cannot be sent: %s", limited_as or method
+        self._log(limit, method, what, text_of(exc), session, call, exc)
 
     def _log(  # noqa: PLR0917 - called from here alone
         self,
+        limited_as: str,
         method: str,
         what: str,
         detail: object,
@@ -98,7 +109,8 @@ class Bugs:
         call: int | str | None,
         exc: BaseException | None = None,
     ) -> None:
-        key = method if method in self._limits or len(self._limits) < MAX_METHODS else ""
+        is_known = limited_as in self._limits or len(self._limits) < MAX_METHODS
+        key = limited_as if is_known else ""
         limit = self._limits.get(key)
         if limit is None:
             limit = self._limits[key] = RateLimitedLog(logger)
