@@ -184,6 +184,46 @@ def test_a_set_of_users_values_that_cannot_be_elements_fails_only_its_message():
         assert after == Reply(2, 5)
 
 
+STAND_INS = {
+    "none": 1,
+    "an int": msgpack.ExtType(10, b"\x05"),
+    "a map": msgpack.ExtType(12, b"\x90"),
+}
+
+
+@pytest.mark.parametrize("stand_in", STAND_INS.values(), ids=STAND_INS.keys())
+@pytest.mark.parametrize("count", [1, 2, 300])
+def test_a_message_with_keys_that_cannot_be_used_is_decoded_twice_and_not_more(
+    count, stand_in, monkeypatch
+):
+    made, sizes, unpackb = [], [], msgpack.unpackb
+    registry = TypeRegistry()
+    registry.register(64, Ratio, lambda ratio: ratio.value, lambda value: made.append(value) or [])
+    bad = msgpack.packb([msgpack.ExtType(64, b"\x05")])
+    args = [stand_in, *[msgpack.ExtType(code, bad) for code in (2, 3)] * count]
+    packet = msgpack.packb([1, 1, "m", args])
+
+    def measured(data, **options):
+        sizes.append(len(data))
+        return unpackb(data, **options)
+
+    def bytes_decoded(codec):
+        sizes.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(msgpack, "unpackb", measured)
+            message = codec.decode_message(packet)
+        return message, sum(sizes)
+
+    # Without the registry each value is hashable, so the message is decoded once.
+    once = bytes_decoded(Codec())[1] if stand_in == 1 else None
+    message, twice = bytes_decoded(Codec(registry))
+    assert "could not be decoded" in message.problem
+    assert len(made) == 2 * count
+    inside = len(packet) + 2 * count * (len(bad) + 1)
+    assert once in (None, inside)
+    assert twice <= 2 * inside + 2
+
+
 def test_a_value_of_an_error_that_cannot_be_decoded_is_replaced_by_none():
     codec = make_broken_codec()
     [error, reply] = codec.decode(

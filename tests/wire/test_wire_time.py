@@ -23,7 +23,7 @@ import pytest
 from trio_rpc.errors import DecodeError
 from trio_rpc.services.conversion import adapt
 from trio_rpc.services.converters import WireRead, make_converter, make_reader
-from trio_rpc.wire import Codec, Limits
+from trio_rpc.wire import Codec, Limits, TypeRegistry
 from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.scan import walk
 
@@ -113,6 +113,29 @@ def test_the_largest_message_of_each_kind_is_decoded_in_bounded_time(item):
     assert len(Codec().decode_message(message).result) == count
     assert_in_proportion(
         lambda: Codec().decode_message(message), lambda: Codec().decode_message(ordinary), RATIO
+    )
+
+
+TWICE = 3
+"""The most work of a message that is decoded twice, as a multiple of the same one decoded once."""
+
+UNHASHABLE = extension(2, b"\x91" + extension(70, b"\x05"))
+
+
+@pytest.mark.parametrize("kind", ["dates", "maps with keys of any type", "maps"])
+def test_keys_that_cannot_be_used_at_most_double_the_time_of_the_largest_message(kind):
+    item = KINDS[kind]
+    count = (MOST - 100) // walk(memoryview(item), MOST)
+    values = item * count
+    once = b"\x93\x03\x01\xdd" + count.to_bytes(4, "big") + values
+    twice = b"\x93\x03\x01\xdd" + (count + 1).to_bytes(4, "big") + values + UNHASHABLE
+    registry = TypeRegistry()
+    registry.register(70, WithSet, lambda _: 5, lambda value: [value])
+    assert "could not be decoded" in Codec(registry).decode_message(twice).problem
+    assert_in_proportion(
+        lambda: Codec(registry).decode_message(twice),
+        lambda: Codec(registry).decode_message(once),
+        TWICE,
     )
 
 

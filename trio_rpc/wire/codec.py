@@ -343,14 +343,35 @@ class Codec:
         message = parse_message(fields)
         if type(message) is Item:
             message.size = end - start
-        if self._has_bad_keys:  # the keys that are not users' values must be allowed all the same
-            Codec(limits=self.limits).decode_message(packet[start:end])
-        if self._has_stand_in:
-            self._has_stand_in = False
-            check_form(message, _as_it_arrived(packet[start:end]))
+        if self._has_stand_in or self._has_bad_keys:
+            arrived = self._read_again(packet[start:end])
+            if self._has_stand_in:
+                self._has_stand_in = False
+                check_form(message, arrived)
         if self._extension_bytes or self._found:
             self._attach(message)
         return message
+
+    def _read_again(self, data: bytes | memoryview) -> Any:
+        """Decode a message that has been decoded before, and leave its extensions as they are.
+
+        If a set or map could not be made, this also decodes the extensions, but without the
+        registry. Raises DecodeError for a key that is not allowed and is not a user's value.
+        """
+        plain = Codec(limits=self.limits)
+        checks_keys = self._has_bad_keys
+
+        def as_it_arrived(code: int, payload: bytes) -> msgpack.ExtType:
+            if checks_keys:
+                plain._extension(code, payload)
+            return msgpack.ExtType(code, payload)
+
+        try:
+            return msgpack.unpackb(data, ext_hook=as_it_arrived, strict_map_key=True)
+        except RpcError:
+            raise
+        except Exception as error:
+            raise malformed(error) from error
 
     def _attach(self, message: Any) -> None:
         """Set the references and the problem that were found in the message's extensions."""
@@ -454,11 +475,6 @@ class Codec:
     def _note_problem(self, problem: str) -> None:
         if self._problem is None:
             self._problem = problem
-
-
-def _as_it_arrived(data: bytes | memoryview) -> Any:
-    """Decode a message that has been decoded before, and leave its extensions as they are."""
-    return msgpack.unpackb(data, ext_hook=msgpack.ExtType, strict_map_key=True)
 
 
 def _holds_one(value: Any, references: list[Any]) -> bool:

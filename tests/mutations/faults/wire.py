@@ -12,16 +12,16 @@ FAULTS = (
     fault(
         "an extension may stand for an id, or for the map of a context",
         "wire/codec.py",
-        "        if self._has_stand_in:\n",
-        "        if False:\n",
+        "            if self._has_stand_in:\n",
+        "            if False:\n",
         "wire/test_wire_malformed.py",
         "protocol/test_protocol_bad_input.py",
     ),
     fault(
         "beside a user's value, a set may have lists as elements",
         "wire/codec.py",
-        "        if self._has_bad_keys:  # the keys",
-        "        if False:  # the keys",
+        "            if checks_keys:\n",
+        "            if False:\n",
         "wire/test_wire_registry.py",
     ),
     fault(
