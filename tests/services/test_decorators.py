@@ -74,8 +74,13 @@ def test_a_wrapper_can_be_a_duplex():
 
     async def too_few(self, *, channel): ...
 
+    def plain(self, channel):
+        return chat(self, channel)
+
     for function in (wrapped, bare):
         assert mark_of(duplex(function)) == MethodMark(Kind.DUPLEX)
+    with pytest.raises(TypeError, match=r"plain must be an async def, since it uses a channel"):
+        duplex(plain)
     with pytest.raises(TypeError, match="must have a parameter after self"):
         duplex(too_few)
 

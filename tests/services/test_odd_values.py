@@ -37,6 +37,10 @@ class Level(enum.IntEnum):
     ONE = 1
 
 
+class Rights(enum.Flag):
+    READ = 1
+
+
 def _signature(annotation: Any, name: str = "x") -> Any:
     async def ask(self, x): ...
 
@@ -88,6 +92,10 @@ def test_an_enum_beside_its_own_value_is_refused_at_registration(annotation):
         (Color | Literal["x"], "x", "x"),
         (Color | Literal[Color.R], "r", Color.R),
         (Color | str, "r", "r"),
+        (Level | int, 1, 1),
+        (int | Level, 1, 1),
+        (Rights | int, 1, 1),
+        (Level | str, 1, Level.ONE),
     ],
 )
 def test_an_enum_beside_other_values_is_accepted(annotation, value, received):

@@ -227,7 +227,8 @@ def duplex(function: Any = None, /, *, name: str | None = None, raises: Raises =
     caller leaves the block, the handler is cancelled. Type checkers see the caller's view of it.
 
     Args:
-        function: an ``async def`` in a class body.
+        function: an ``async def`` in a class body, or a wrapper of one. An override without the
+            decorator may also be a plain ``def`` that returns an awaitable.
         name: as for :func:`method`.
         raises: as for :func:`method`.
 
