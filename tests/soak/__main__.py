@@ -91,6 +91,8 @@ class Soak:
             if (after := descriptors(own)) > before:
                 self.tally.fault(f"the client has {after - before} descriptors more than before")
             await self._check_server(urls[0], server.pid, tasks, files)
+        for line in self.place.broker_errors():
+            self.tally.fault(f"the NATS server: {line}"[:500])
 
     async def _left(self, url: str) -> int:
         async with trio_rpc.connect(url) as session:

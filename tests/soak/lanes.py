@@ -78,6 +78,15 @@ class Place:
         ]
         return [*urls, f"{self.broker}/{name}"] if self.broker else urls
 
+    def broker_errors(self) -> list[str]:
+        """Return the lines of the broker's log about bytes that are not its protocol.
+
+        Sessions survive the end of such a connection, so no call would tell of it.
+        """
+        log = self.folder / "nats" / "log"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return [line for line in lines if "parser ERROR" in line]
+
 
 @contextlib.asynccontextmanager
 async def open_broker(place: Place) -> AsyncIterator[None]:

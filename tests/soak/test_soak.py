@@ -114,6 +114,15 @@ def test_each_server_has_a_service_of_its_own_at_the_broker(tmp_path):
     assert place.urls("any")[-1] == "nats://127.0.0.1:4222/any"
 
 
+def test_bytes_that_the_broker_does_not_understand_are_told(tmp_path):
+    place = Place(tmp_path)
+    assert place.broker_errors() == []
+    (tmp_path / "nats").mkdir()
+    error = "[ERR] 127.0.0.1:1 - cid:1 - Client parser ERROR, state=0, i=0: proto='x'..."
+    (tmp_path / "nats" / "log").write_text(f"[INF] Server is ready\n{error}\n")
+    assert place.broker_errors() == [error]
+
+
 @pytest.mark.slow
 def test_a_few_seconds_of_it_run_without_a_fault():
     done = subprocess.run(
