@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
+from typing import Any
 
 import trio
 
@@ -56,7 +57,7 @@ def _serve(
 def _open_client(*, resume: bool) -> Callable[[str], AbstractAsyncContextManager[Calls]]:
     @asynccontextmanager
     async def open_client(url: str) -> AsyncGenerator[Calls]:
-        options = {"resume": resume, **many_sessions()}
+        options: dict[str, Any] = {"resume": resume}
         if url.startswith(("tls:", "wss:")):
             options["ssl_context"] = _client_context()
         async with connect(url, **options) as session:

@@ -13,7 +13,6 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc.session.calls.bugs import MAX_METHODS, Bugs
-from trio_rpc.testing import open_session_pair
 from trio_rpc.util.rate_limited_log import LINES
 from trio_rpc.wire import messages as m
 
@@ -308,8 +307,10 @@ class Anything:
         raise Bug("known")
 
 
-async def test_names_that_a_peer_chooses_share_the_rate_limit_of_their_fallback(no_time, caplog):
-    async with open_session_pair({"any": Anything()}, None) as (_, session):
+async def test_names_that_a_peer_chooses_share_the_rate_limit_of_their_fallback(
+    session_pair, no_time, caplog
+):
+    async with session_pair({"any": Anything()}, None) as (_, session):
         for number in range(LINES):
             for name in (f"any.method{number}", f"any.bad{number}"):
                 with pytest.raises(trio_rpc.RemoteError):
