@@ -61,16 +61,22 @@ class Control:
         self._proxy = proxy
         self._ports = ports
         self._most_waiting = 0
+        self._watching = trio.CancelScope()
 
     async def watch_queues(self) -> None:
         """Look at the queues of connections that wait to be accepted, twenty times a second."""
-        while True:
-            self._most_waiting = max([self._most_waiting, *_waiting(self._ports)])
-            await trio.sleep(0.05)
+        with self._watching:
+            while True:
+                self._most_waiting = max([self._most_waiting, *_waiting(self._ports)])
+                await trio.sleep(0.05)
 
     @trio_rpc.method
     async def most_waiting(self) -> int:
-        """Return how many connections have waited at most at one listener."""
+        """Return how many connections have waited at most at one listener since it was back.
+
+        From then on nobody looks, since that would take half of a core.
+        """
+        self._watching.cancel()
         return self._most_waiting
 
     @trio_rpc.method
@@ -95,6 +101,7 @@ class Control:
         self._proxy.cut()
         await trio.sleep(seconds)
         self._proxy.is_refusing = False
+        self._most_waiting = 0  # at a server that is down, no connection waits
 
     @trio_rpc.method
     async def accepted(self) -> int:
@@ -184,11 +191,11 @@ async def _storm(url: str, control: Control, clients: int, downtime: float) -> d
         peak = max(Counter(int(each * 10) for each in back).values())
         for number, session in enumerate(sessions):
             assert await session.call("echo", number) == number
+        most_waiting = await control.most_waiting()
         await trio.sleep(max(0.0, returned + CALM_AFTER - time.perf_counter()))
         used = await control.cpu()
         await trio.sleep(CALM)
         used = await control.cpu() - used
-        most_waiting = await control.most_waiting()
         nursery.cancel_scope.cancel()
     return {
         "clients": clients,
