@@ -90,7 +90,7 @@ class Place:
 
 @contextlib.asynccontextmanager
 async def open_broker(place: Place) -> AsyncIterator[None]:
-    """Run a NATS server for the block, or say in one line that there is none."""
+    """Run a NATS server for the block. If its program is missing, print one line and run none."""
     if find_program() is None:
         print(f"{MISSING}; no lane runs over NATS", file=sys.stderr, flush=True)
         yield

@@ -47,10 +47,8 @@ async def serve(services: object, options: ServeOptions, output: Output) -> int:
                     )
                 await server.drain(options.grace)
                 nursery.cancel_scope.cancel()
-            for number in signals:
-                signal.signal(
-                    number, signal.SIG_DFL
-                )  # the end of ``received`` restores the old ones
+            for number in signals:  # the end of ``received`` restores their handlers
+                signal.signal(number, signal.SIG_DFL)
             with contextlib.suppress(OutputFailed):
                 _tell(output, "stopped", at_once=stops.again != 0)
     return 128 + stops.again if stops.again else 0

@@ -81,7 +81,7 @@ class AsyncioHost:
     # ── its life, on the side of asyncio ─────────────────────────────────────────────────────
 
     async def start(self) -> None:
-        """Start the nursery, in the guest run of this loop; also start that if there is none."""
+        """Start the nursery in the guest run of this loop. Start the run first if it is missing."""
         if trio.lowlevel.in_trio_run():
             trio.lowlevel.spawn_system_task(self._run_as_system_task)
         else:
