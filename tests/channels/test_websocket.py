@@ -32,6 +32,7 @@ from trio_rpc.channels import (
     open_channel,
     open_listeners,
 )
+from trio_rpc.channels.websocket.stream import WatchedStream
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.limits import Limits
 
@@ -617,6 +618,25 @@ async def test_packets_do_not_count_as_bytes_without_a_packet(at_once):
 
 
 # ---- closing
+
+
+class SlowToClose(trio.abc.AsyncResource):
+    """A connection whose close waits for the peer, unless it is cancelled."""
+
+    async def aclose(self):
+        await trio.sleep_forever()
+
+
+async def test_a_stream_is_closed_only_once_its_close_has_ended(nursery):
+    stream = WatchedStream(SlowToClose(), is_client=True, max_unread=1)
+    stream.opened()
+    nursery.start_soon(stream.aclose)
+    await wait_all_tasks_blocked()
+    assert not stream.is_closed  # so that a second close, which does not wait, has an effect
+    nursery.cancel_scope.cancel()
+    with trio.CancelScope(shield=True):
+        await wait_all_tasks_blocked()
+    assert stream.is_closed
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ __all__ = [
     "SilenceTimer",
     "connect_limit",
     "time_limit",
+    "time_limit_in",
     "was_blocked",
 ]
 
@@ -56,50 +57,90 @@ def connect_limit(seconds: float, complaint: str) -> Iterator[None]:
 async def time_limit(
     seconds: float, complaint: str, body: trio.CancelScope | None = None
 ) -> AsyncIterator[None]:
-    """Raise TimeoutError (an OSError) with the text ``complaint`` if the block takes longer.
+    """Call :func:`time_limit_in` with a nursery of the block's own.
 
-    If this program was blocked when the time was over, the block gets as much time again, because
-    the peer's answer may lie unread.
-
-    Args:
-        seconds: the time for the block.
-        complaint: the text, without the time.
-        body: a fresh scope; if it is cancelled, the block ends early with the same error.
+    An exception of the block is raised without a group.
     """
-    deadline = trio.current_time() + seconds  # first: outside Trio, this raises a clear error
-    body = body or trio.CancelScope()
     failure: BaseException | None = None
     try:
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_at, deadline, seconds, body)
                 try:
-                    with catching(body):
+                    with time_limit_in(nursery, seconds, complaint, body):
                         yield
                 except BaseException as exc:  # noqa: BLE001 - the nursery would make a group of it
                     failure = exc
-                nursery.cancel_scope.cancel(reason="the block has ended")
         except BaseException:  # a cancellation from outside replaces the block's own exception
             if failure is not None:
                 keep_places(failure)
             raise
-        if body.cancelled_caught:
-            is_late = trio.current_time() >= deadline
-            until = f"within {seconds:g} s" if is_late else "until newer clients needed its place"
-            raise TimeoutError(f"{complaint} {until}")
         if failure is not None:
             raise_alone(failure)
     finally:
         del failure  # its traceback holds this frame
 
 
-async def _cancel_at(deadline: float, seconds: float, scope: trio.CancelScope) -> None:
-    """Cancel a scope when the time is over, but not if this program was blocked at that time."""
-    await trio.sleep_until(deadline)
-    while was_blocked(deadline, seconds):
-        deadline = trio.current_time() + seconds
-        await trio.sleep_until(deadline)
-    scope.cancel(reason="the time is over")
+@contextmanager
+def time_limit_in(
+    nursery: trio.Nursery, seconds: float, complaint: str, body: trio.CancelScope | None = None
+) -> Iterator[None]:
+    """Raise TimeoutError (an OSError) with the text ``complaint`` if the block takes longer.
+
+    If this program was blocked when the time was over, the block gets as much time again, because
+    the peer's answer may lie unread.
+
+    Args:
+        nursery: for the task that watches the time, and ends soon after the block.
+        seconds: the time for the block.
+        complaint: the text, without the time.
+        body: a fresh scope; if it is cancelled, the block ends early with the same error.
+    """
+    deadline = trio.current_time() + seconds
+    body = body or trio.CancelScope()
+    alarm = _Alarm(body, seconds)
+    nursery.start_soon(alarm.run)
+    try:
+        with catching(body):
+            yield
+    finally:
+        alarm.stop()
+    if body.cancelled_caught:
+        is_late = trio.current_time() >= deadline
+        until = f"within {seconds:g} s" if is_late else "until newer clients needed its place"
+        raise TimeoutError(f"{complaint} {until}")
+
+
+class _Alarm:
+    """Cancels a block when its time is over, but not if this program was blocked at that time.
+
+    Args:
+        body: the scope of the block.
+        seconds: the time that the block has from now on.
+    """
+
+    __slots__ = ("_body", "_has_stopped", "_seconds", "_wait")
+
+    def __init__(self, body: trio.CancelScope, seconds: float) -> None:
+        self._body = body
+        self._seconds = seconds
+        self._has_stopped = False
+        self._wait = trio.CancelScope(deadline=trio.current_time() + seconds)
+
+    async def run(self) -> None:
+        """Wait for the time to be over, or for :meth:`stop`."""
+        while not self._has_stopped:
+            deadline = self._wait.deadline
+            with self._wait:
+                await trio.sleep_forever()
+            if not self._has_stopped and not was_blocked(deadline, self._seconds):
+                self._body.cancel(reason="the time is over")
+                return
+            self._wait = trio.CancelScope(deadline=trio.current_time() + self._seconds)
+
+    def stop(self) -> None:
+        """Let :meth:`run` return, because the block has ended."""
+        self._has_stopped = True
+        self._wait.cancel(reason="the block has ended")
 
 
 class SilenceTimer:

@@ -372,8 +372,8 @@ FAULTS = (
     fault(
         "a handshake counts as late although this program was blocked",
         "util/time_limits.py",
-        "    while was_blocked(deadline, seconds):\n",
-        "    while False:\n",
+        "if not self._has_stopped and not was_blocked(deadline, self._seconds):",
+        "if not self._has_stopped:",
         "util/test_time_limits.py",
         "channels/test_blocked_handshakes.py",
     ),

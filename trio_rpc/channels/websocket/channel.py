@@ -54,7 +54,7 @@ from trio_rpc.channels.websocket.stream import WatchedStream
 from trio_rpc.errors import DecodeError
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.text import one_line
-from trio_rpc.util.time_limits import time_limit
+from trio_rpc.util.time_limits import time_limit_in
 from trio_rpc.wire.limits import Limits
 
 __all__ = [
@@ -184,7 +184,10 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
     async def _close_stream(self) -> None:
         # The library does not close the stream if the peer closed first. Closing it forcefully
         # adds no wait, because the Close frames have already been exchanged.
-        await close_forcefully(self._stream)
+        if not self._stream.is_closed:
+            await close_forcefully(self._stream)
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def fail(self, reason: Exception | None) -> None:
         """Record that the library's task has ended, with its error if it had one.
@@ -399,7 +402,8 @@ async def _run(
     try:
         with one_exception():
             async with trio.open_nursery() as nursery:
-                async with time_limit(limits.handshake_timeout, "no WebSocket handshake", scope):
+                timeout, complaint = limits.handshake_timeout, "no WebSocket handshake"
+                with time_limit_in(nursery, timeout, complaint, scope):
                     websocket = await shake_hands(nursery, stream)
                 stream.opened()
                 channel = WebSocketChannel(websocket, stream, limits.max_packet)

@@ -43,6 +43,10 @@ class FrameWatch:
 
     def feed(self, data: bytes) -> bool:
         """Process bytes; return whether no message was incomplete before, within or after them."""
+        if not self.is_midway and _is_one_short_message(data):
+            self.content += data[1] & LENGTH
+            self._is_control, self._is_last = False, True
+            return True
         data, self._head = self._head + data, b""
         at, was_whole = 0, not self.is_midway
         while True:
@@ -80,6 +84,14 @@ class FrameWatch:
             self.content += taken
             self._is_in_message = self._is_in_frame or not self._is_last
         return taken
+
+
+def _is_one_short_message(data: bytes) -> bool:
+    """Return whether these bytes are one whole frame with a short message of its own."""
+    if len(data) < 2 or data[0] & (FIN | CONTROL) != FIN:
+        return False
+    length = data[1] & LENGTH
+    return length not in EXTENDED and len(data) == length + (6 if data[1] & MASKED else 2)
 
 
 def _header_size(head: bytes) -> int:

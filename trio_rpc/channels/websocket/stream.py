@@ -40,6 +40,7 @@ class WatchedStream(trio.abc.Stream):
             handshake is over.
         unread: bytes that have arrived since the channel received a packet, which resets it.
         failure: the reason why the stream has ended, if the end was not orderly.
+        is_closed: whether a call of ``aclose`` has ended.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class WatchedStream(trio.abc.Stream):
         self.head = b""
         self.unread = 0
         self.failure: Exception | None = None
+        self.is_closed = False
         self._stream = stream
         self._is_client = is_client
         self._is_opening = True
@@ -140,6 +142,8 @@ class WatchedStream(trio.abc.Stream):
                 await self._stream.aclose()
         except trio.BrokenResourceError:
             await trio.lowlevel.cancel_shielded_checkpoint()  # already lost; it is closed now
+        finally:
+            self.is_closed = True
         if self._is_opening:
             # The exception that trio-websocket is handling.
             reason = f": {exc}" if (exc := sys.exception()) else ""
