@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from trio_rpc.channels.optional import lingers
+from trio_rpc.channels.optional import lingers, nowait_close
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.tls import is_shaking_hands
 from trio_rpc.util.one_exception import one_exception
@@ -180,7 +180,9 @@ async def owned_with_task(task: ChannelTask[C_co]) -> AsyncIterator[C_co]:
                 body.append(exc)
                 raise
             finally:
-                await close_forcefully(channel)
+                closes = nowait_close(channel)
+                if closes is None or not closes.close_nowait():
+                    await close_forcefully(channel)
                 scope.cancel(reason="the block that owns the channel is over")
 
 

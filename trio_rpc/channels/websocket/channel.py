@@ -178,16 +178,17 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
             if first and not self._guard.is_sending:
                 with self._close_handshake:
                     await self._websocket.aclose(*self._close_with)
+            elif self._stream.is_closed:
+                await trio.lowlevel.checkpoint()
         finally:
-            await self._close_stream()
+            # The library does not close the stream if the peer closed first. Closing it forcefully
+            # adds no wait, because the Close frames have already been exchanged.
+            if not self._stream.is_closed:
+                await close_forcefully(self._stream)
 
-    async def _close_stream(self) -> None:
-        # The library does not close the stream if the peer closed first. Closing it forcefully
-        # adds no wait, because the Close frames have already been exchanged.
-        if not self._stream.is_closed:
-            await close_forcefully(self._stream)
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+    def close_nowait(self) -> bool:
+        """Return whether the connection is closed already: closing it would have to wait."""
+        return self._stream.is_closed
 
     def fail(self, reason: Exception | None) -> None:
         """Record that the library's task has ended, with its error if it had one.
