@@ -17,7 +17,7 @@ from starlette.requests import Request
 import trio_rpc
 from trio_rpc.gateway import Gateway, GatewayLimits, Message, outlives
 from trio_rpc.gateway.server.browser import Client
-from trio_rpc.gateway.server.checks import read_body
+from trio_rpc.gateway.server.checks import Refusal, read_body
 from trio_rpc.gateway.server.connection import Connection, End
 from trio_rpc.gateway.server.memory_budget import MemoryBudget, MemoryShare
 
@@ -192,14 +192,29 @@ async def test_time_in_which_the_clients_program_is_blocked_does_not_count_as_si
 
 
 async def test_time_in_which_this_program_is_blocked_is_not_counted_for_a_body(autojump_clock):
+    jumps = iter([1000])
+
     async def receive() -> dict[str, object]:
-        autojump_clock.jump(1000)  # as time.sleep() would do it
+        autojump_clock.jump(next(jumps, 0))  # as time.sleep() would do it
         await trio.sleep(29)
         return {"type": "http.request", "body": b"{}", "more_body": False}
 
     headers = [(b"content-type", b"application/json")]
     request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
     assert await read_body(request, 100, 30, MemoryShare(MemoryBudget(1))) == b"{}"
+
+
+async def test_the_parts_of_a_body_share_its_time(autojump_clock):
+    async def receive() -> dict[str, object]:
+        await trio.sleep(20)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    headers = [(b"content-type", b"application/json")]
+    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    with pytest.raises(Refusal, match="the body did not arrive within 30 s") as refused:
+        await read_body(request, 100, 30, MemoryShare(MemoryBudget(100)))
+    assert refused.value.status == 408
+    assert trio.current_time() == 30
 
 
 async def test_time_in_which_this_program_is_blocked_is_not_counted_for_a_first_message(

@@ -237,7 +237,7 @@ FAULTS = (
     fault(
         "law 12: bodies that arrive slowly are not counted",
         "gateway/server/checks.py",
-        "                share.take(len(chunk))\n",
+        "        share.take(len(chunk))\n",
         "",
         TOGETHER,
     ),
@@ -359,15 +359,15 @@ FAULTS = (
     fault(
         "a body may be of any size",
         "gateway/server/checks.py",
-        "                if len(body) > most:\n",
-        "                if False:\n",
+        "        if len(body) > most:\n",
+        "        if False:\n",
         REFUSALS,
     ),
     fault(
         "a body may take any time",
         "gateway/server/checks.py",
-        'time_limit(seconds, "the body did not arrive"),\n',
-        'time_limit(math.inf, "the body did not arrive"),\n',
+        "bytearray(), PacketTimer(seconds), False",
+        "bytearray(), PacketTimer(math.inf), False",
         REFUSALS,
         hangs=True,
     ),

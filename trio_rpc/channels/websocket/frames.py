@@ -43,8 +43,8 @@ class FrameWatch:
 
     def feed(self, data: bytes) -> bool:
         """Process bytes; return whether no message was incomplete before, within or after them."""
-        if not self.is_midway and _is_one_short_message(data):
-            self.content += data[1] & LENGTH
+        if not self.is_midway and (length := _whole_message(data)) >= 0:
+            self.content += length
             self._is_control, self._is_last = False, True
             return True
         data, self._head = self._head + data, b""
@@ -86,12 +86,14 @@ class FrameWatch:
         return taken
 
 
-def _is_one_short_message(data: bytes) -> bool:
-    """Return whether these bytes are one whole frame with a short message of its own."""
+def _whole_message(data: bytes) -> int:
+    """Return the length of the message that these bytes are, or -1 if they are not exactly one."""
     if len(data) < 2 or data[0] & (FIN | CONTROL) != FIN:
-        return False
+        return -1
     length = data[1] & LENGTH
-    return length not in EXTENDED and len(data) == length + (6 if data[1] & MASKED else 2)
+    if length in EXTENDED:
+        length = int.from_bytes(data[2 : 2 + EXTENDED[length]])
+    return length if len(data) == _header_size(data) + length else -1
 
 
 def _header_size(head: bytes) -> int:

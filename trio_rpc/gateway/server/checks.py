@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 from urllib.parse import urlsplit
 
-from starlette.requests import ClientDisconnect, Request
+import trio
+from starlette.requests import Request
+from starlette.types import Message
 
 from trio_rpc.gateway.server.memory_budget import MemoryShare
-from trio_rpc.util.time_limits import time_limit
+from trio_rpc.util.time_limits import PacketTimer
 
 __all__ = [
     "TRACE_HEADERS",
@@ -133,24 +134,30 @@ async def read_body(request: Request, most: int, seconds: float, share: MemorySh
     if "content-encoding" in request.headers:
         coding = request.headers["content-encoding"]
         raise Refusal(415, f"the body must not be compressed or otherwise encoded: {coding!r:.100}")
-    body = bytearray()
-    try:
-        async with (
-            time_limit(seconds, "the body did not arrive"),
-            aclosing(request.stream()) as chunks,
-        ):
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > most:
-                    raise Refusal(413, f"the body is larger than {most:,} bytes")
-                if not share.has_room(len(chunk)):
-                    raise Refusal(503, "too many bodies of requests are held", retry_after=1)
-                share.take(len(chunk))
-    except TimeoutError as exc:
-        raise Refusal(408, str(exc)) from None
-    except ClientDisconnect:
-        raise Refusal(400, "the client disconnected") from None
+    body, timer, is_whole = bytearray(), PacketTimer(seconds), False
+    while not is_whole:
+        message = await _next_part(request, timer, seconds)
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "the client disconnected")
+        chunk, is_whole = message.get("body", b""), not message.get("more_body", False)
+        body += chunk
+        if len(body) > most:
+            raise Refusal(413, f"the body is larger than {most:,} bytes")
+        if not share.has_room(len(chunk)):
+            raise Refusal(503, "too many bodies of requests are held", retry_after=1)
+        share.take(len(chunk))
     return bytes(body)
+
+
+async def _next_part(request: Request, timer: PacketTimer, seconds: float) -> Message:
+    message: Message | None = None
+    try:
+        while message is None:
+            with timer.bound():
+                message = await request.receive()
+    except trio.BrokenResourceError:
+        raise Refusal(408, f"the body did not arrive within {seconds:g} s") from None
+    return message
 
 
 def request_key(request: Request) -> str | None:
