@@ -322,7 +322,7 @@ def test_numbers_of_other_libraries_are_written_if_they_are_python_floats():
         (b'{"a": NaN}', "malformed"),
         (b'{"a": Infinity}', "malformed"),
         (b'{"a": "\\ud800"}', "data"),
-        (b"[" * 100_000, "ecursion"),
+        (b"[" * 100_000, "nested"),
     ],
 )
 def test_a_body_that_would_be_changed_by_reading_is_refused(body, text):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from trio_rpc.gateway.json_values import MAX_INTEGER, UNTYPED
+from trio_rpc.gateway.json_values import MAX_DEPTH, MAX_INTEGER, UNTYPED, is_deeper
 from trio_rpc.util.exact_json import exact_float, unique_keys
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "pieces_of",
     "to_json",
 ]
+
+TOO_DEEP: Final = f"nested more than {MAX_DEPTH} levels deep"
 
 MAX_DIGITS: Final = 310
 """Characters of the longest integer that a float can be equal to."""
@@ -54,9 +56,12 @@ def to_json(value: Any) -> bytes:
     """Encode a value for which there is no annotation.
 
     Raises TypeError or ValueError for a value that is not JSON's own, and so would be read back as
-    something else.
+    something else, and for one that a gateway does not read because it is nested too deeply.
     """
-    return encode(UNTYPED.write(value))
+    written = UNTYPED.write(value)
+    if is_deeper(written, MAX_DEPTH + 1):  # the value is an object of all arguments
+        raise ValueError(TOO_DEEP)
+    return encode(written)
 
 
 def encode(message: Any) -> bytes:
@@ -74,12 +79,17 @@ def from_json(text: bytes | str) -> Any:
     """Decode JSON. Raises ValueError, with one line of text, if it is not well formed."""
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
-        raise ValueError(str(exc) or "nested too deeply") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeError) as exc:
+        raise ValueError(str(exc)) from None
 
 
 def from_json_exactly(text: bytes) -> Any:
     """Decode JSON, and refuse a key that occurs twice and a number that Python would round.
+
+    The text is an object around the values of a client: none of them may have more than MAX_DEPTH
+    levels.
 
     A number that is written as an integer and is beyond 2^53 - 1 becomes a float, if the float is
     the same number. A browser writes large floats like that, and has rounded large integers before.
@@ -88,11 +98,15 @@ def from_json_exactly(text: bytes) -> Any:
     """
     from_json(text)  # stricter than the standard library, with better error texts
     try:
-        return json.loads(
+        value = json.loads(
             text, object_pairs_hook=unique_keys, parse_int=_integer, parse_float=exact_float
         )
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError(TOO_DEEP) from None
+    opened = text.count(b"[") + text.count(b"{")
+    if opened > MAX_DEPTH + 1 and is_deeper(value, MAX_DEPTH + 1):
+        raise ValueError(TOO_DEEP)
+    return value
 
 
 def _integer(digits: str) -> int | float:

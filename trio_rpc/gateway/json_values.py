@@ -34,10 +34,28 @@ from trio_rpc.services.costs import MOST, Read
 from trio_rpc.services.models import keys_of
 from trio_rpc.wire.simpler import model_fields, model_keys, simplifier
 
-__all__ = ["MAX_INTEGER", "UNTYPED", "Form", "JsonRead", "has_lost", "lower", "read_json"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_INTEGER",
+    "UNTYPED",
+    "Form",
+    "JsonRead",
+    "has_lost",
+    "is_deeper",
+    "lower",
+    "read_json",
+]
 
 MAX_INTEGER: Final = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly: JavaScript rounds larger ones."""
+
+MAX_DEPTH: Final = 100
+"""Levels of arrays and objects inside each other that a gateway reads from a client.
+
+Reading is recursive, and Python's limit of recursion leaves room for several hundred levels.
+"""
+
+TOO_DEEP: Final = "nested too deeply, or contains itself"
 
 SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 TEXTS: Final = (dt.date, dt.time, dt.timedelta, uuid.UUID, decimal.Decimal)
@@ -67,7 +85,23 @@ def lower(value: Any) -> Any:
     try:
         return _lower(value)
     except RecursionError:
-        raise ValueError("nested too deeply, or contains itself") from None
+        raise ValueError(TOO_DEEP) from None
+
+
+def is_deeper(value: Any, most: int) -> bool:
+    """Return whether a JSON value has more than ``most`` levels of arrays and objects."""
+    level = [value]
+    for _ in range(most + 1):
+        inner: list[Any] = []
+        for one in level:
+            if type(one) is list:
+                inner += one
+            elif type(one) is dict:
+                inner += one.values()
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 class JsonRead(Read):
@@ -131,17 +165,26 @@ class Form:
         lowered = lower(value)
         if type(lowered) is self._scalar or (self._is_any and lowered is value):
             return lowered
+        try:
+            self._check(value, lowered)
+        except RecursionError:
+            raise ValueError(TOO_DEEP) from None
+        return lowered
+
+    def _check(self, value: Any, lowered: Any) -> None:
+        """Raise TypeError if a reader would get another value."""
         read = lowered if self._is_any else self._read(value, lowered)
         if not _is_same(value, read, self._enums):
             raise TypeError(
                 f"{_shown(value)} would be read back as {_shown(read)}:"
                 " JSON does not keep its type, and the annotation does not specify it"
             )
-        return lowered
 
     def _read(self, value: Any, lowered: Any) -> Any:
         try:
             return read_json(lowered, self._adapted, sys.maxsize)  # this end's own value
+        except RecursionError:
+            raise
         except Exception as exc:
             text = f"{_shown(value)} does not fit the annotation: {exc}"
             raise TypeError(text) from exc

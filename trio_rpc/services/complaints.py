@@ -28,6 +28,8 @@ def complaint(exc: Exception, *, in_json: bool = False) -> str:
     if isinstance(exc, (msgspec.ValidationError, TypeError, ValueError, TooCostly)):
         text = one_line(joined_paths(str(exc)))
         return text if in_json else _in_python(text)
+    if isinstance(exc, RecursionError):
+        return "nested too deeply"
     return f"its own checks raised {type(exc).__name__}"
 
 

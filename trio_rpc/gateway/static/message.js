@@ -32,6 +32,8 @@ const MAX_HELD = 20_000;
 const MAX_WHOLE = 256 * 1024 * 1024;
 /** Bytes of a message in addition to the value that it carries. */
 const MARGIN = 1024;
+/** Levels of arrays and objects in a value that a gateway reads. */
+const MAX_DEPTH = 100;
 
 /** Milliseconds after which a job's gateway that cannot be reached any more is given up. */
 const OUTAGE = 60_000;
@@ -201,7 +203,7 @@ class Call {
    * @param {unknown} value
    */
   answer(ticket, value) {
-    const text = encoded(value === undefined ? null : value);
+    const text = encoded(value === undefined ? null : value, MAX_DEPTH);
     const size = new TextEncoder().encode(text).length;
     if (size > this.session.maxMessage - MARGIN) {
       throw new TypeError(`its value is too large: ${size} bytes of JSON`);
@@ -657,7 +659,7 @@ export class Message extends EventTarget {
    */
   async post(method, data = {}, callbacks = {}, { signal, timeoutMs } = {}) {
     signal?.throwIfAborted();
-    const body = encoded(data);
+    const body = encoded(data, MAX_DEPTH + 1);
     const given = functions(callbacks);
     const until = deadline(timeoutMs);
     if (this.#state === "closed" && !Object.keys(given).length) {
@@ -692,7 +694,7 @@ export class Message extends EventTarget {
    * @param {{timeoutMs?: number}} [options]
    */
   async start(method, data = {}, { timeoutMs } = {}) {
-    const body = encoded(data);
+    const body = encoded(data, MAX_DEPTH + 1);
     /** @type {Record<string, string>} */
     const headers = {
       "Content-Type": "application/json",
@@ -729,7 +731,7 @@ export class Message extends EventTarget {
    * @param {any} [data]
    */
   put(path, data = null) {
-    return this.#ask("PUT", path, undefined, encoded(data));
+    return this.#ask("PUT", path, undefined, encoded(data, MAX_DEPTH + 1));
   }
 
   /**
@@ -1104,15 +1106,32 @@ function functions(callbacks) {
 }
 
 /**
- * Encode JSON, and refuse values that JSON.stringify would silently change, such as NaN or a Map.
+ * Encode JSON, and refuse values that JSON.stringify would silently change, such as NaN or a Map,
+ * and values that a gateway does not read.
  * @param {any} data
+ * @param {number} most the levels of arrays and objects that it may have
  * @returns {string}
  */
-function encoded(data) {
+function encoded(data, most) {
+  if (isDeeper(data, most)) throw new TypeError(`a value is nested more than ${MAX_DEPTH} levels deep`);
   return JSON.stringify(data, function (key, value) {
     check(key, value, this);
     return value;
   });
+}
+
+/**
+ * Tell whether a value has more than `most` levels, as every value that contains itself has.
+ * @param {unknown} data
+ * @param {number} most
+ */
+function isDeeper(data, most) {
+  let level = [data];
+  for (let depth = 0; depth <= most && level.length > 0; depth += 1) {
+    const objects = level.filter((one) => typeof one === "object" && one !== null);
+    level = [...new Set(objects)].flatMap((one) => Object.values(/** @type {object} */ (one)));
+  }
+  return level.length > 0;
 }
 
 /**
