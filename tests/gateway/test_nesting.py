@@ -17,7 +17,7 @@ import trio_rpc
 from trio_rpc.gateway import Gateway, Message
 from trio_rpc.gateway.json_values import MAX_DEPTH
 
-Json: TypeAlias = Union[str, int, list["Json"], dict[str, "Json"], None]  # noqa: UP007, UP040
+Json: TypeAlias = Union[str, int, list["Json"], dict[str, "Json"], None]  # noqa: UP007
 
 
 @dataclass

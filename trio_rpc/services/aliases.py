@@ -184,6 +184,9 @@ def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
         return annotation
     if isinstance(annotation, TypeVar):
         return arguments.get(annotation, annotation)
+    if get_origin(annotation) is Unpack and isinstance(get_args(annotation)[0], TypeVarTuple):
+        several = arguments.get(get_args(annotation)[0])
+        return annotation if several is None else Unpack[tuple.__class_getitem__(several)]
     parameters = getattr(annotation, "__parameters__", ())
     if isinstance(annotation, type) or not parameters:
         return annotation
@@ -197,7 +200,8 @@ def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
 def type_arguments(annotation: Any) -> dict[Any, dict[Any, Any]]:
     """Map the class that ``annotation`` names, and each of its bases, to its type arguments."""
     cls = get_origin(annotation) or annotation
-    own = paired(getattr(cls, "__parameters__", ()), get_args(annotation))
+    is_given = get_origin(annotation) is not None  # a TypeVarTuple may have no arguments at all
+    own = paired(getattr(cls, "__parameters__", ()), get_args(annotation)) if is_given else {}
     found = {cls: own}
     for base in vars(cls).get("__orig_bases__", cls.__bases__) if isinstance(cls, type) else ():
         if isinstance(get_origin(base) or base, type):

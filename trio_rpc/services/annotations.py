@@ -32,18 +32,31 @@ LOCALS: Final = ".<locals>."
 
 
 class Names:
-    """The names that an annotation may use: those of inner scopes, before those of the module."""
+    """The names that an annotation may use: those of inner scopes, before those of the module.
+
+    Args:
+        module: the names of the module.
+        nearby: the names of inner scopes.
+        owner: the class in which the annotation is.
+        variables: the type variables that this class, or the function itself, declares in brackets
+            (``class Node[T]``). They are not names of any inner class.
+    """
 
     def __init__(
-        self, module: Mapping[str, Any], nearby: Mapping[str, Any], owner: Any = None
+        self,
+        module: Mapping[str, Any],
+        nearby: Mapping[str, Any],
+        owner: Any = None,
+        variables: Mapping[str, Any] = types.MappingProxyType({}),
     ) -> None:
         self.owner = owner
         self._module = dict(module)
         self._nearby = dict(nearby)
+        self._variables = variables
 
     def within(self, module: Mapping[str, Any], owner: type) -> Names:
         """Return the names that annotations in the body of a class may use."""
-        return Names(module, {**self._nearby, **_names_of(owner)}, owner)
+        return Names(module, {**self._nearby, **_names_of(owner)}, owner, _variables_of(owner))
 
     def resolve(self, name: str, annotation: Any) -> Any:
         """Return the resolved annotation of ``name``. Raises NameError for an unknown name."""
@@ -52,7 +65,8 @@ class Names:
         if isinstance(annotation, str):  # so that Final, InitVar and ClassVar are allowed
             annotation = ForwardRef(annotation, is_argument=False, is_class=True)
         holder = types.SimpleNamespace(__annotations__={name: annotation})
-        return get_type_hints(holder, self._module, self._nearby, include_extras=True)[name]
+        nearby = {**self._nearby, **self._variables}
+        return get_type_hints(holder, self._module, nearby, include_extras=True)[name]
 
 
 class Annotations:
@@ -88,9 +102,16 @@ class Annotations:
         """Return the type arguments of the class that defines a function."""
         for one in self._generic:
             for base, arguments in type_arguments(one).items():
-                if arguments and any(written_in(own) is source for own in vars(base).values()):
+                if arguments and _defines(base, source):
                     return arguments
         return {}
+
+    def _variables(self, source: Any) -> dict[str, Any]:
+        """Return the type variables that a function, or the class that defines it, declares."""
+        bases = (base for one in self._generic for base in getattr(class_of(one), "__mro__", ()))
+        generic = (base for base in bases if vars(base).get("__type_params__"))
+        definer = next((base for base in generic if _defines(base, source)), None)
+        return _variables_of(definer) | _variables_of(source)
 
     def names(self, name: str) -> Names:
         """Return the names that the annotation of ``name`` may use."""
@@ -103,7 +124,8 @@ class Annotations:
             **_closure(source),
             **_names_of(self._owner),
         }
-        return Names(getattr(source, "__globals__", {}), nearby, self._owner)
+        module = getattr(source, "__globals__", {})
+        return Names(module, nearby, self._owner, self._variables(source))
 
     def _find(self, name: str) -> tuple[Any, Any]:
         for source in self._sources:
@@ -121,6 +143,20 @@ class Annotations:
             if annotation is not Parameter.empty:
                 return self._sources[0], annotation
         return None, None
+
+
+def _defines(cls: Any, function: Any) -> bool:
+    """Return whether a function is written in the body of a class, perhaps inside a wrapper."""
+    return any(written_in(own) is function for own in vars(cls).values())
+
+
+def _variables_of(definer: Any) -> dict[str, Any]:
+    """Return the type variables that a class or function declares in brackets, by name.
+
+    Text in its annotations names them, but they are in no scope that Python keeps.
+    """
+    declared = getattr(definer, "__type_params__", ())
+    return {one.__name__: one for one in declared} if isinstance(declared, tuple) else {}
 
 
 def _complaint(exc: Exception, source: Any, annotation: Any, name: str) -> TypeError:
@@ -159,7 +195,7 @@ def is_unresolved(exc: BaseException | None) -> bool:
 def class_annotations(cls: type) -> dict[str, Callable[[], Any]]:
     """Map the names annotated in the body of ``cls`` to the resolver of each annotation."""
     module = vars(sys.modules.get(cls.__module__, types.ModuleType("")))
-    names = Names(module, _names_of(cls), cls)
+    names = Names(module, _names_of(cls), cls, _variables_of(cls))
 
     def resolver(name: str, annotation: Any) -> Callable[[], Any]:
         return lambda: names.resolve(name, annotation)

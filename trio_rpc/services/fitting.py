@@ -16,8 +16,9 @@ from trio_rpc.services.annotations import is_unresolved
 from trio_rpc.services.decorators import Kind, MethodMark
 from trio_rpc.services.functions import awaited, function_types
 from trio_rpc.services.interfaces import methods_of
+from trio_rpc.services.method_parameters import Parameters
 from trio_rpc.services.records import is_typed_dict
-from trio_rpc.services.signatures import Parameters, Signature, signature_of
+from trio_rpc.services.signatures import Signature, signature_of
 
 __all__ = ["check_signature", "declared_methods", "fits"]
 

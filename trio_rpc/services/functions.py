@@ -42,6 +42,7 @@ __all__ = [
     "STREAMS",
     "FunctionTypes",
     "awaited",
+    "collected_types",
     "function_types",
     "is_call_protocol",
     "is_vaguer",
@@ -216,6 +217,26 @@ def _spread(annotations: Sequence[Any]) -> tuple[tuple[Any, ...], Any]:
             return tuple(first), inside[0] if index == len(annotations) else Any
         first += [one] if inside is None else _spread(inside)[0]
     return tuple(first), Any
+
+
+def collected_types(annotation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
+    """Return what the tuple of ``*args: *tuple[...]`` says.
+
+    The first tuple has the type of each of the first arguments. The second one has the type of all
+    others, or nothing if there are none. Returns None if arguments of any number are not the last.
+    """
+    if get_origin(annotation) is not tuple:
+        return (), (Any,)  # a TypeVarTuple without arguments, or a bare tuple
+    args = get_args(annotation)
+    if args[1:] == (...,):
+        return (), args[:1]
+    first: list[Any] = []
+    for index, one in enumerate(args, 1):
+        inside = unpacked(one)
+        if inside is not None and inside[1:] == (...,):
+            return (tuple(first), inside[:1]) if index == len(args) else None
+        first += [one] if inside is None else inside
+    return tuple(first), ()
 
 
 def _types_of_protocol(annotation: Any) -> FunctionTypes:

@@ -9,18 +9,19 @@ can name the parameter.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from inspect import Parameter
-from typing import Any, Final, NamedTuple, Unpack, get_args, get_origin
+from typing import Any, Final, Unpack, get_args, get_origin
 
 import msgspec
 import trio
 
-from trio_rpc.errors import DecodeError, InvalidArguments
+from trio_rpc.errors import InvalidArguments
 from trio_rpc.services.aliases import UNIONS, bare, identity, is_never
 from trio_rpc.services.annotations import Annotations, Names
 from trio_rpc.services.binding import shown_signature, signature_as_bound, taken_names
-from trio_rpc.services.complaints import complaint
+from trio_rpc.services.complaints import checked, complaint
 from trio_rpc.services.conversion import adapt, is_function
 from trio_rpc.services.converters import (
     Convert,
@@ -28,18 +29,25 @@ from trio_rpc.services.converters import (
     check_supported,
     is_natural,
     make_converter,
-    make_reader,
     scalar_type,
 )
 from trio_rpc.services.costs import MOST, Read, TooCostly
-from trio_rpc.services.functions import CHANNELS, ITERABLES, FunctionTypes, awaited, is_vaguer
+from trio_rpc.services.functions import (
+    CHANNELS,
+    ITERABLES,
+    FunctionTypes,
+    awaited,
+    collected_types,
+    is_vaguer,
+)
 from trio_rpc.services.lending import Prepare, PrepareAll, prepare_all, preparer
+from trio_rpc.services.method_parameters import Parameters, WireParameter
 from trio_rpc.services.records import record_of
 from trio_rpc.services.shapes import shape_of_arguments
 from trio_rpc.util.text import quoted
 from trio_rpc.wire.one_pass import Shape
 
-__all__ = ["TASK_STATUS", "Parameters", "Signature", "checked", "complaint", "signature_of"]
+__all__ = ["TASK_STATUS", "Signature", "complaint", "signature_of"]
 
 TASK_STATUS: Final = "task_status"
 
@@ -49,34 +57,6 @@ _RESULT: Final = ("its result", "return")
 
 class _Anything(msgspec.Struct):
     """Stands for arguments that need no check."""
-
-
-class _Parameter:
-    """One parameter that can be filled from the wire."""
-
-    __slots__ = ("adapted", "annotation", "by_name", "convert", "name", "required")
-
-    def __init__(self, parameter: Parameter, annotation: Any, adapted: Any) -> None:
-        self.name = parameter.name
-        self.required = parameter.default is Parameter.empty
-        self.by_name = parameter.kind is not Parameter.POSITIONAL_ONLY
-        self.annotation = annotation
-        self.adapted = adapted
-        self.convert = make_reader(adapted)
-
-
-class Parameters(NamedTuple):
-    """The parameters that can be filled from the wire; ``*args`` and ``**kwargs`` come last."""
-
-    positional: Sequence[_Parameter]
-    named: Mapping[str, _Parameter]
-    more: _Parameter | None
-    others: _Parameter | None
-
-    @property
-    def all(self) -> Sequence[_Parameter]:
-        """The parameters that have a name, each once."""
-        return list({one.name: one for one in (*self.positional, *self.named.values())}.values())
 
 
 class Signature:
@@ -141,16 +121,18 @@ class Signature:
         self.callbacks: dict[str, bool] = {}
         """Parameters for callbacks that can be given by name, and whether each is required."""
         self._first = parameters[0].name if parameters else ""
-        self._positional: list[_Parameter] = []
-        self._named: dict[str, _Parameter] = {}
-        self._extra_positional: _Parameter | None = None
-        self._extra_keywords: _Parameter | None = None
+        self._positional: list[WireParameter] = []
+        self._named: dict[str, WireParameter] = {}
+        self._extra_positional: WireParameter | None = None
+        self._extra_keywords: WireParameter | None = None
         self._converters: dict[str, Convert | None] = {}
         self.takes_task_status = False
         for parameter in parameters:
             self._add(parameter)
         if given is not None:
             self._add_given(given)
+        elif like is not None:
+            self._add_declared(signature_as_bound(self.method, like, skip_self=True))
         self._taken = self._taken_names(function, skip_self=skip_self)
         self._plain, self._shapes = self._short_cuts()
         self._direct: dict[int, Shape | None] = {}
@@ -285,7 +267,7 @@ class Signature:
     def prepare(self) -> PrepareAll | None:
         """Return a function that marks the arguments that are lent; None if no argument can be."""
 
-        def how(one: _Parameter | None) -> Prepare | None:
+        def how(one: WireParameter | None) -> Prepare | None:
             if one is None:
                 return None
             return preparer(one.annotation, self._annotations.names(one.name))
@@ -373,18 +355,18 @@ class Signature:
                 raise
             return Any  # only a type checker can resolve it
 
-    def _parameter(self, parameter: Parameter, annotation: Any) -> _Parameter:
+    def _parameter(self, parameter: Parameter, annotation: Any) -> WireParameter:
         """Make one parameter. An unusable annotation of a callback is ignored."""
         where = f"parameter {parameter.name!r}"
         given = Any if self._given is None else self._given_type(parameter, self._given)
         if not is_vaguer(annotation, given):
             try:
                 adapted = self._adapt(where, annotation, parameter.name)
-                return _Parameter(parameter, annotation, adapted)
+                return WireParameter(parameter, annotation, adapted)
             except TypeError:
                 if self._given is None:
                     raise
-        return _Parameter(parameter, given, self._adapt_given(where, given))
+        return WireParameter(parameter, given, self._adapt_given(where, given))
 
     def _given_type(self, parameter: Parameter, given: FunctionTypes) -> Any:
         """Return the type that a callback's method gives to one of the callback's parameters."""
@@ -415,7 +397,7 @@ class Signature:
                 break
             parameter = Parameter(f"{rest.name}_{number}", Parameter.POSITIONAL_ONLY, default=None)
             adapted = self._adapt_given(f"argument {number}", annotation)
-            self._positional.append(_Parameter(parameter, annotation, adapted))
+            self._positional.append(WireParameter(parameter, annotation, adapted))
         others = self._extra_keywords
         for name in given.named.keys() - self._named.keys():
             if others is None:
@@ -424,7 +406,38 @@ class Signature:
             if others.annotation is given.others or is_vaguer(others.annotation, annotation):
                 parameter = Parameter(name, Parameter.KEYWORD_ONLY, default=None)
                 adapted = self._adapt_given(f"argument {name!r}", annotation)
-                self._named[name] = _Parameter(parameter, annotation, adapted)
+                self._named[name] = WireParameter(parameter, annotation, adapted)
+
+    def _add_declared(self, like: inspect.Signature) -> None:
+        """Apply the interface to the arguments that ``*args`` and ``**kwargs`` collect."""
+        rest, others = self._extra_positional, self._extra_keywords
+        declared = [one for one in like.parameters.values() if one.name not in self._named]
+        kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+        count = len(self._positional)
+        own = [one for one in like.parameters.values() if one.kind in kinds][:count]
+        for one in declared:
+            if one.name == TASK_STATUS:
+                self.takes_task_status |= others is not None
+                continue
+            if one.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+                mine = rest if one.kind is Parameter.VAR_POSITIONAL else others
+                if mine is not None and mine.annotation is Any:
+                    self._add(one)
+                continue
+            by_position = rest is not None and one.kind in kinds and one not in own
+            by_name = others is not None and one.kind in (kinds[1], Parameter.KEYWORD_ONLY)
+            if not (by_position or by_name):
+                continue
+            kind = Parameter.KEYWORD_ONLY if by_name else Parameter.POSITIONAL_ONLY
+            added = self._parameter(
+                Parameter(one.name, kind, default=None), self._annotations.get(one.name)
+            )
+            if by_position:
+                self._positional.append(added)
+            if by_name:
+                self._named[one.name] = added
+                if is_function(added.annotation):
+                    self.callbacks[one.name] = one.default is Parameter.empty
 
     def _add_unpacked(self, parameter: Parameter, annotation: Any) -> None:
         """Add the parameters that an unpacked annotation stands for.
@@ -439,23 +452,27 @@ class Signature:
                 named = Parameter(field.name, Parameter.KEYWORD_ONLY, default=default)
                 where = f"parameter {field.name!r} of {parameter.name!r}"
                 adapted = self._adapt(where, field.annotation, parameter.name)
-                self._named[field.name] = _Parameter(named, field.annotation, adapted)
+                self._named[field.name] = WireParameter(named, field.annotation, adapted)
                 if is_function(field.annotation):
                     self.callbacks[field.name] = field.is_required
             for extra in record.extra:
                 adapted = self._adapt(f"other keys of {parameter.name!r}", extra, parameter.name)
-                self._extra_keywords = _Parameter(parameter, extra, adapted)
+                self._extra_keywords = WireParameter(parameter, extra, adapted)
             return
-        args = get_args(annotation)
-        if parameter.kind is Parameter.VAR_POSITIONAL and (not args or args[1:] == (...,)):
-            item = (*args, Any)[0]
-            adapted = self._adapt(f"parameter {parameter.name!r}", item, parameter.name)
-            self._extra_positional = _Parameter(parameter, item, adapted)
-            return
-        raise TypeError(
-            f"{self.method}: the annotation of parameter {parameter.name!r} cannot be checked:"
-            " write a parameter for each argument"
-        )
+        collected = None if parameter.kind is Parameter.VAR_KEYWORD else collected_types(annotation)
+        if collected is None:
+            raise TypeError(
+                f"{self.method}: the annotation of parameter {parameter.name!r} cannot be checked:"
+                " write a parameter for each argument"
+            )
+        where, (first, more) = f"parameter {parameter.name!r}", collected
+        for number, one in enumerate(first):
+            fixed = Parameter(f"{parameter.name}_{number}", Parameter.POSITIONAL_ONLY)
+            adapted = self._adapt(where, one, parameter.name)
+            self._positional.append(WireParameter(fixed, one, adapted))
+        for one in more:
+            adapted = self._adapt(where, one, parameter.name)
+            self._extra_positional = WireParameter(parameter, one, adapted)
 
     def _adapt_given(self, where: str, annotation: Any) -> Any:
         """Adapt an annotation from the method that takes the callback."""
@@ -518,7 +535,7 @@ class Signature:
         by_name = [repr(one.name) for one in self._named.values() if one not in self._positional]
         return f"{text}; give {', '.join(by_name)} by name" if by_name else text
 
-    def _missing(self, one: _Parameter, *, is_named: bool) -> InvalidArguments:
+    def _missing(self, one: WireParameter, *, is_named: bool) -> InvalidArguments:
         text = f"{self.method}() lacks parameter {one.name!r}"
         if one not in self._positional and not is_named:
             text += ", which has to be given by name"
@@ -551,7 +568,9 @@ class Signature:
             raise InvalidArguments(text, shown[1:-1])
         return self._converted(self._extra_keywords, value, read, name)
 
-    def _converted(self, one: _Parameter, value: Any, read: Read, name: str | None = None) -> Any:
+    def _converted(
+        self, one: WireParameter, value: Any, read: Read, name: str | None = None
+    ) -> Any:
         if one.convert is None:
             return value
         try:
@@ -572,28 +591,6 @@ def signature_of(
     Making one takes 100 µs or more: too long for each connection. ``of`` is the interface.
     """
     return Signature(function, like=like, owner=owner, name=name, interface=of)
-
-
-def checked(name: str, convert: Convert | None, what: str = "result") -> Convert | None:
-    """Return a function that converts a result with ``convert``, or None if that is None.
-
-    It raises DecodeError, with one line of text, if the result does not fit.
-
-    Args:
-        name: the name of the function that returned the result.
-        convert: converts to its annotation.
-        what: the name of the result in error texts.
-    """
-    if convert is None:
-        return None
-
-    def check(value: Any, /, most: int = MOST) -> Any:
-        try:
-            return convert(value, most)
-        except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything
-            raise DecodeError(f"the {what} of {name}: {complaint(exc)}") from None
-
-    return check
 
 
 def _is_json(read: Read) -> bool:

@@ -223,11 +223,14 @@ def _given_type(parameter: Parameter, index: int, given: FunctionTypes) -> Any:
 
 
 def _check_parameters(method: BoundMethod) -> None:
+    by_position = [one for one in method.signature.parameters.positional if not one.by_name]
     for parameter in inspect.signature(method.function).parameters.values():
         if parameter.name == TASK_STATUS:
             continue
         annotation = method.signature.annotation(parameter.name)
         why = _why_never_given(parameter, annotation) or why_unfit(annotation)
+        if parameter.kind is Parameter.VAR_POSITIONAL and any(one.required for one in by_position):
+            why = "requires arguments by position, but browsers pass them by name: give each a name"
         if why is not None:
             raise TypeError(f"{method.name}, in a gateway: {parameter.name!r} {why}")
     why = why_unfit(method.signature.annotation("return"))

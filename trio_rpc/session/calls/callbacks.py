@@ -20,12 +20,13 @@ import trio
 
 from trio_rpc.errors import EncodeError, LocalProtocolError
 from trio_rpc.services.aliases import bound_to, class_made
+from trio_rpc.services.complaints import checked
 from trio_rpc.services.converters import Convert
 from trio_rpc.services.decorators import Kind, Raises
 from trio_rpc.services.functions import FunctionTypes
 from trio_rpc.services.lending import PrepareAll, ReferenceArgument
 from trio_rpc.services.proxies import RemoteMethod
-from trio_rpc.services.signatures import Signature, checked
+from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.util.coroutines import is_coroutine_function
