@@ -534,8 +534,7 @@ async def test_a_failed_attempt_to_connect_leaves_no_garbage(tmp_path):
 
 
 async def wait_for_a_packet():
-    with PacketTimer(1).bound():
-        await trio.sleep_forever()
+    await PacketTimer(1).wait(trio.sleep_forever)
 
 
 async def wait_for_a_handshake():

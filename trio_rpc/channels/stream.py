@@ -309,11 +309,14 @@ class StreamChannel(trio.abc.Channel[bytes]):
         timer = self._timer = self._timer or PacketTimer(self._packet_timeout)
         packet = None
         while packet is None:
-            with timer.bound():
-                packet = self._frames.next_frame()
-                while packet is None:
-                    packet = await self._read_more()
+            packet = await timer.wait(self._read_packet)
         self._timer = None
+        return packet
+
+    async def _read_packet(self) -> bytes:
+        packet = self._frames.next_frame()
+        while packet is None:
+            packet = await self._read_more()
         return packet
 
     async def _read_more(self) -> bytes | None:

@@ -317,8 +317,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
             await self._park()
             return
         try:
-            with self._timer.bound():
-                await self._park()
+            await self._timer.wait(self._park)
         except trio.BrokenResourceError as exc:
             self._break(str(exc), tell=True)
             raise

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import Final, TypeVar, TypeVarTuple
 
 import trio
 
@@ -21,6 +21,9 @@ __all__ = [
     "time_limit_in",
     "was_blocked",
 ]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 PUNCTUAL: Final = 0.1
 """A program that notices the end of an interval later than this fraction of it was blocked."""
@@ -191,27 +194,29 @@ class PacketTimer:
         """Begin the time of the next packet."""
         self._left = self._seconds
 
-    @contextmanager
-    def bound(self) -> Iterator[None]:
-        """Bound a wait for the rest of a packet.
+    async def wait(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T | None:
+        """Wait for more of a packet, and return the function's result.
 
-        If this program was blocked, the wait may end without the rest: wait again.
+        Returns None if it was cancelled because this program was blocked, so that the rest may have
+        arrived unread: look for it, and wait again.
+
+        Args:
+            function: waits for more of the packet. If it is cancelled, nothing is lost.
+            args: its arguments.
 
         Raises:
             trio.BrokenResourceError: the peer has used up its time.
         """
         started = trio.current_time()
         deadline = started + self._left
-        with catching(trio.CancelScope(deadline=deadline)) as scope:
+        with trio.CancelScope(deadline=deadline):
             try:
-                yield
+                return await function(*args)
             finally:
                 self._left -= trio.current_time() - started
-        if not scope.cancelled_caught:
-            return
         if was_blocked(deadline, self._seconds):
-            self.renew()  # the rest may have arrived unread
-            return
+            self.renew()
+            return None
         raise trio.BrokenResourceError(
             f"the peer began a packet and took more than {self._seconds:g} s over it"
         )

@@ -178,8 +178,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             await self._box.receivers.park()
             return
         try:
-            with self._timer.bound():
-                await self._box.receivers.park()
+            await self._timer.wait(self._box.receivers.park)
         except trio.BrokenResourceError as exc:
             self._driver.give_up(self._box, str(exc))
             raise

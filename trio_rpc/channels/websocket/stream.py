@@ -127,8 +127,7 @@ class WatchedStream(trio.abc.Stream):
             return bytes(await self._stream.receive_some(max_bytes))
         data = None
         while data is None:
-            with self._timer.bound():
-                data = await self._stream.receive_some(max_bytes)
+            data = await self._timer.wait(self._stream.receive_some, max_bytes)
         return bytes(data)
 
     def _follow(self, frames: bytes) -> None:

@@ -153,8 +153,7 @@ async def _next_part(request: Request, timer: PacketTimer, seconds: float) -> Me
     message: Message | None = None
     try:
         while message is None:
-            with timer.bound():
-                message = await request.receive()
+            message = await timer.wait(request.receive)
     except trio.BrokenResourceError:
         raise Refusal(408, f"the body did not arrive within {seconds:g} s") from None
     return message
