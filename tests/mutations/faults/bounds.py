@@ -262,8 +262,8 @@ FAULTS = (
     fault(
         "a packet that has begun may take any time",
         "util/time_limits.py",
-        "        with catching(trio.CancelScope(deadline=deadline)) as scope:\n",
-        "        with trio.CancelScope() as scope:\n",
+        "        with trio.CancelScope(deadline=deadline):\n",
+        "        with trio.CancelScope():\n",
         "channels/test_stream.py",
         PACKETS,
         hangs=True,
