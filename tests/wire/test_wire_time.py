@@ -76,6 +76,11 @@ KINDS = {
     "deep arrays": b"\x91" * 50 + b"\x01",
     "text": b"\xa1a",
 }
+INSIDE_MANY = {
+    "tuples": (1, 29, b"\x91"),
+    "users' types": (64, 50, b""),
+}
+"""An extension, how often it is inside itself, and what it carries before the next one."""
 
 
 def seconds(work):
@@ -111,6 +116,21 @@ def test_the_largest_message_of_each_kind_is_decoded_in_bounded_time(item):
     message = b"\x93\x03\x01\xdd" + count.to_bytes(4, "big") + item * count
     ordinary = ordinary_message(MOST - 10)
     assert len(Codec().decode_message(message).result) == count
+    assert_in_proportion(
+        lambda: Codec().decode_message(message), lambda: Codec().decode_message(ordinary), RATIO
+    )
+
+
+@pytest.mark.parametrize(("code", "levels", "head"), INSIDE_MANY.values(), ids=INSIDE_MANY.keys())
+@pytest.mark.parametrize("item", [b"\xce\0\x01\0\0", b"\xa4text"], ids=["ints", "texts"])
+def test_many_values_inside_many_extensions_are_counted_once(code, levels, head, item):
+    count = MOST - 500
+    value = b"\xdd" + count.to_bytes(4, "big") + item * count
+    for _ in range(levels):
+        value = extension(code, head + value)
+    message = b"\x93\x03\x01" + value
+    ordinary = ordinary_message(MOST - 10)
+    assert Codec().decode_message(message).problem is None
     assert_in_proportion(
         lambda: Codec().decode_message(message), lambda: Codec().decode_message(ordinary), RATIO
     )

@@ -32,6 +32,7 @@ from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegist
 from trio_rpc.wire.scan import (
     SMALL,
     TRAILING,
+    check_complete,
     check_packet,
     check_whole,
     is_deeper,
@@ -427,7 +428,7 @@ class Codec:
         if self._nesting >= self.limits.max_depth:
             raise DecodeError(f"nested more than {self.limits.max_depth} levels deep")
         if len(data) > SMALL:
-            check_whole(data, self.limits.max_nodes)
+            check_complete(data)  # the values in it were counted with those of the message
         self._nesting += 1
         try:
             return self._unpack(data)

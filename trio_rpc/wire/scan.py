@@ -19,6 +19,7 @@ from trio_rpc.wire.messages import Hello, LastPiece, Piece
 __all__ = [
     "SMALL",
     "BytesPosition",
+    "check_complete",
     "check_packet",
     "check_whole",
     "find_large",
@@ -93,6 +94,22 @@ def check_whole(data: bytes | memoryview, max_nodes: int) -> None:
     if len(data) > BULK and walk(memoryview(data), max_nodes, patience=len(data) // 4096):
         return
     if check_packet(data, max_nodes) != 1:
+        raise DecodeError(TRAILING)
+
+
+def check_complete(data: bytes) -> None:
+    """Check that the headers in these bytes, exactly one value, claim no more than there is.
+
+    The values are not counted, since a message with many extensions inside each other would be
+    counted once for each of them. Raises DecodeError.
+    """
+    walker = msgpack.Unpacker(max_buffer_size=len(data))
+    walker.feed(data)
+    try:
+        walker.skip()
+    except (ValueError, msgpack.UnpackException) as error:
+        raise malformed(error) from error
+    if walker.tell() != len(data):
         raise DecodeError(TRAILING)
 
 
