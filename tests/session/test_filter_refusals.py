@@ -435,6 +435,35 @@ async def test_a_filter_cannot_proceed_after_it_has_answered(session_pair, name)
     assert service.ran == 0
 
 
+@pytest.mark.parametrize("refuses_all", [True, False])
+async def test_law_15_a_refused_scope_raises_the_refusal_and_not_what_the_first_call_in_it_got(
+    session_pair, refuses_all
+):
+    async def refuse(call, proceed):
+        if refuses_all or call.method == "trio_rpc.scope":
+            raise trio_rpc.Overloaded("too many scopes", retry_after=2.0)
+        return await proceed()
+
+    service = Service()
+    async with session_pair(service, None, options_a={"filters": [refuse]}) as (_, session):
+        with pytest.raises(trio_rpc.Overloaded, match="too many scopes") as info:
+            async with session.open_scope() as scope:
+                await scope.call("work")
+    assert (info.value.fate, info.value.retry_after) == (Fate.NOT_STARTED, 2.0)
+    assert service.ran == 0
+
+
+async def test_the_error_of_a_send_on_a_refused_duplex_names_the_refusal(session_pair):
+    async def refuse(_call, _proceed):
+        raise trio_rpc.Overloaded("too many duplexes")
+
+    async with session_pair(Service(), None, options_a={"filters": [refuse]}) as (_, session):
+        with pytest.raises(trio.BrokenResourceError) as info:
+            async with session.duplex("duplex") as channel:
+                await channel.send(1)
+    assert info.value.__notes__ == ["and duplex failed before: Overloaded('too many duplexes')"]
+
+
 async def test_a_filter_of_the_caller_cannot_open_a_block_after_it_has_returned(session_pair):
     kept = []
 

@@ -380,6 +380,38 @@ async def test_law_4_a_scope_is_answered_after_its_calls(market, no_time):
         assert session.tree() == []
 
 
+@pytest.mark.parametrize("kind", ["call", "stream"])
+async def test_law_15_a_call_that_crosses_the_end_of_its_scope_is_cancelled_before_it_started(
+    market, no_time, nursery, kind
+):
+    errors = []
+
+    async def use(scope):
+        try:
+            if kind == "call":
+                await scope.call("sleep")
+            else:
+                async with scope.stream("ticks") as ticks:
+                    await ticks.receive()
+        except trio_rpc.RpcError as exc:
+            errors.append(exc)
+
+    async with session_with_raw_peer(market) as (session, peer):
+        with pytest.raises(trio_rpc.RemoteCancelled):
+            async with session.open_scope() as scope:
+                nursery.start_soon(use, scope)
+                await wait_all_tasks_blocked()
+                refused = {"code": "invalid_arguments", "message": "there is no such scope"}
+                peer.send(
+                    m.ReplyErr(1, {"code": "cancelled", "message": "the scope has ended"}),
+                    m.ReplyErr(2, refused),
+                )
+                await trio.sleep_forever()
+        await wait_all_tasks_blocked()
+    [error] = errors
+    assert (type(error), error.fate) == (trio_rpc.RemoteCancelled, trio_rpc.Fate.NOT_STARTED)
+
+
 async def test_a_call_in_a_scope_that_does_not_exist_is_refused(market, no_time):
     async with session_with_raw_peer(market) as (_, peer):
         peer.send(m.Request(1, "sleep", []), m.Request(2, "sleep", [], None, {"scope": 1}))

@@ -167,6 +167,8 @@ class OutgoingCall:
 
     def end(self, answer: m.Reply | m.ReplyErr | Failure) -> None:
         """Store the outcome, and wake the task or listener that waits."""
+        if self.remote_scope is not None and type(answer) is m.ReplyErr:
+            answer = _in_scope(answer, self.remote_scope)
         self.answer = answer
         self.wake()
         if self.listener is not None:
@@ -224,6 +226,18 @@ def reason_of(call: OutgoingCall) -> str | None:
         call.interrupted = True
         return "KeyboardInterrupt"
     return None
+
+
+def _in_scope(answer: m.ReplyErr, remote_scope: OutgoingCall) -> m.ReplyErr:
+    """Return how a call in a remote scope has failed, as its caller sees it.
+
+    The end of a scope is its last message. So a call that is refused after it has crossed it, and
+    nothing is wrong with its arguments.
+    """
+    if remote_scope.answer is None or answer.error.get("code") != "invalid_arguments":
+        return answer
+    text = "the remote scope that this call is made in has ended"
+    return m.ReplyErr(answer.id, {"code": "cancelled", "message": text, "started": False})
 
 
 def describe_exception(exc: BaseException) -> str:

@@ -161,9 +161,12 @@ async def _ending(
     except BaseException as exc:
         was_over = call.answer is not None
         await outgoing.close(call, describe_exception(exc))
-        error = None if was_over else await _error_of(outgoing, call)
+        # The send of a duplex only says that the other end takes nothing more.
+        is_consequence = isinstance(exc, trio.BrokenResourceError) and not receiver.has_raised
+        when = "before" if was_over else "as it was closed"
+        error = await _error_of(outgoing, call) if is_consequence or not was_over else None
         if error is not None:
-            add_note(exc, f"and {call.method.name} failed as it was closed: {repr_of(error)}")
+            add_note(exc, f"and {call.method.name} failed {when}: {repr_of(error)}")
         raise
     was_over = call.answer is not None
     await outgoing.close(call, "its block has been left")
