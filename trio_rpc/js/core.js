@@ -211,8 +211,9 @@ export class Core {
     if (!call.isCancelling) call.items.finish();
   }
 
-  started(call, { value }) {
-    call.onStarted?.(value);
+  started(call, { value, unreadable }) {
+    if (unreadable) call.cancel(unreadable);
+    else call.onStarted?.(value);
   }
 
   credit(call) {
@@ -239,7 +240,7 @@ export class Core {
     if (problem !== null) return call.fail(() => problem);
     if (!this.#waiting.length && this.#mayCall) return call.send();
     if (!this.protocol.hasCallCredit && call.what.context?.parent !== undefined) {
-      return call.fail((fate) => new Overloaded("the other end allows no further call now", { fate }));
+      return call.fail((fate) => new Overloaded("the other end allows no call now", { fate }));
     }
     this.#waiting.push(call);
   }

@@ -190,7 +190,8 @@ export class Decoder {
 
   #container(length, each, depth) {
     this.#level(depth);
-    if (length * each > this.#end - this.at) throw new DecodeError("a length exceeds the bytes");
+    // Of a message's own array the elements are read one by one; a Hello of a later version may have others.
+    if (depth && length * each > this.#end - this.at) throw new DecodeError("a length exceeds the bytes");
     return length;
   }
 
@@ -297,7 +298,7 @@ export class Decoder {
     try {
       return read(value);
     } catch (error) {
-      this.unreadable ??= error;
+      this.unreadable ??= error || new DecodeError("thrown");
       return null;
     }
   }
@@ -321,10 +322,10 @@ export class Decoder {
 
   /** Reads a payload that is an array of that many integers. They do not count as nodes of the message. */
   #numbers(data, count) {
-    const inner = new Decoder({ maxDepth: 1, maxNodes: count + 1 });
+    const inner = new Decoder({ maxDepth: 2, maxNodes: count + 1 });
     inner.load(data);
     const numbers = [];
-    for (let left = inner.array(0); left > 0; left--) {
+    for (let left = inner.array(1); left > 0; left--) {
       numbers.push(inner.isInt ? inner.value(1) : NaN);
     }
     if (!inner.isDone || numbers.length !== count) throw new DecodeError(`not ${count} integers`);

@@ -79,7 +79,7 @@ export class Encoder {
     if (reference) return this.#extension(...scalarOf(reference));
     const what = typeof value === "function" ? "a function" : `an object of the class ${value.constructor?.name}`;
     throw new EncodeError(
-      `${what} cannot be sent here: only arguments of calls are functions or streams; others are plain`,
+      `${what} cannot be sent here: only arguments of calls are functions or streams`,
     );
   }
 
@@ -215,7 +215,7 @@ export class Encoder {
   #anyMap(map, depth) {
     const pairs = [...map];
     if (new Set(pairs.map(([key]) => v.keyOf(key))).size !== pairs.length) {
-      throw new EncodeError("a Map has two keys that are one in Python");
+      throw new EncodeError("a Map with two keys that are one in Python");
     }
     if (pairs.every(([key]) => typeof key === "string" || key instanceof Uint8Array)) {
       return this.#map(pairs, depth);

@@ -4,11 +4,13 @@ import * as e from "./errors.js";
 import { forPeople } from "./protocol.js";
 
 const CLASSES = {
+  __proto__: null, // "toString" is an unknown code
   method_not_found: e.MethodNotFound,
   overloaded: e.Overloaded,
   unavailable: e.Unavailable,
   cancelled: e.RemoteCancelled,
   deadline: e.RemoteCancelled,
+  invalid_arguments: e.InvalidArguments,
 };
 /** The codes of errors that a handler cannot have caused, with their classes. */
 const BEGUN = new Set(["raised", "cancelled", "deadline", "internal"]);
@@ -18,16 +20,13 @@ const BAD_MAP = "an error that cannot be read";
 export function fromMap(map) {
   if (!isMap(map)) return new e.DecodeError(BAD_MAP);
   const { code, message, parameter = "" } = map;
-  const begun = map.started ?? (BEGUN.has(code) || !CLASSES[code] && code !== "invalid_arguments");
-  const fate = begun ? (isKnown(code) ? e.Fate.STOPPED : e.Fate.UNKNOWN) : e.Fate.NOT_STARTED;
+  const isKnown = BEGUN.has(code) || code in CLASSES;
+  const begun = map.started ?? (BEGUN.has(code) || !isKnown);
+  const fate = begun ? (isKnown ? e.Fate.STOPPED : e.Fate.UNKNOWN) : e.Fate.NOT_STARTED;
   if (code === "raised") return raised(map, fate) ?? new e.DecodeError(BAD_MAP);
   if (code === "invalid_arguments") return new e.InvalidArguments(message, parameter, { fate });
-  if (Object.hasOwn(CLASSES, code)) return new CLASSES[code](message, { fate });
+  if (code in CLASSES) return new CLASSES[code](message, { fate });
   return new e.RemoteError("internal", message, { fate, remoteTraceback: map.traceback });
-}
-
-function isKnown(code) {
-  return BEGUN.has(code) || code === "invalid_arguments" || Object.hasOwn(CLASSES, code);
 }
 
 const isText = (value) => typeof value === "string";
@@ -75,18 +74,14 @@ export function toMap(error) {
 }
 
 function mapOf(error) {
-  if (error instanceof e.RemoteError) {
-    const { typeName: type, message, args, fields, errors } = error;
-    const rest = errors ? { errors: errors.map(mapOf) } : {};
-    return { code: "raised", type, message, args, fields, ...rest, ...notesOf(error) };
-  }
-  if (error instanceof Error) {
-    return { code: "raised", type: String(error.name), message: String(error.message), ...notesOf(error) };
-  }
-  return { code: "raised", type: "thrown", message: shown(error) };
+  const isError = error instanceof Error;
+  const { typeName: name = isError ? error.name : "thrown", args, fields, errors } = error instanceof e.RemoteError ? error : {};
+  const [type, message] = [forPeople(String(name), 1000), isError ? String(error.message) : shown(error)];
+  return { code: "raised", type, message, args, fields, errors: errors?.map(mapOf), ...(isError && notesOf(error)) };
 }
 
-const shown = (value) => guarded(() => String(value));
+/** Returns any value as text. */
+export const shown = (value) => guarded(() => String(value));
 
 /** Returns the message of any error, or the text of another value. */
 export const messageOf = (error) => guarded(() => String(error?.message ?? error));

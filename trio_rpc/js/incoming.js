@@ -4,7 +4,7 @@ import { LocalProtocolError } from "./errors.js";
 import { invalidArguments, messageOf, toMap } from "./error_maps.js";
 import { ItemStream, iteratorOf, sendItems } from "./items.js";
 import { Caller, readableOf } from "./outgoing.js";
-import { Window } from "./protocol.js";
+import { forPeople, Window } from "./protocol.js";
 import { buildTable, DUPLEX, entryOf, NOTIFICATION, STREAM } from "./services.js";
 import { Timer } from "./timer.js";
 import { Reference } from "./values.js";
@@ -269,6 +269,9 @@ export class IncomingCall {
   }
 }
 
+const misfit = (text) => ["invalid_arguments", text];
+const notReadable = (error) => misfit(`unreadable: ${messageOf(error)}`);
+
 /** All calls and notifications of the other end, from their arrival until they are answered. */
 export class IncomingCalls {
   #session;
@@ -311,16 +314,16 @@ export class IncomingCalls {
     if (entry === undefined || entry.kind === NOTIFICATION || isOpened !== (context.stream !== undefined)) {
       return ["method_not_found", `there is no ${context.stream ? "stream" : "method"} '${method}'`];
     }
-    if (unreadable) return ["invalid_arguments", `not readable: ${unreadable.message}`];
-    if (context.task_status && !entry.isStartable) return ["invalid_arguments", "it has no task_status"];
+    if (unreadable) return notReadable(unreadable);
+    if (context.task_status && !entry.isStartable) return misfit("it has no task_status");
     if (entry.isScope && (args.length || Object.keys(kwargs ?? {}).length)) {
-      return ["invalid_arguments", "a scope has no arguments"];
+      return misfit("a scope has no arguments");
     }
     if (entry.kind === DUPLEX && !(args[0] instanceof ItemStream)) {
-      return ["invalid_arguments", "no stream"];
+      return misfit("no stream");
     }
     if (context.scope !== undefined && !this.#join(call, context.scope)) {
-      return ["invalid_arguments", "no such scope"];
+      return misfit("no such scope");
     }
     call.run(entry);
     return null;
@@ -340,7 +343,8 @@ export class IncomingCalls {
     const reference = parent?.references.get(callback);
     if (reference?.kind !== (stream ? 2 : 1)) return ["method_not_found", "no such callback"];
     if (parent.isCancelling) return ["cancelled", "the call of this callback has ended", { started: false }];
-    if (stream && call.request.args.length) return ["invalid_arguments", "a stream has no arguments"];
+    if (call.request.unreadable) return notReadable(call.request.unreadable);
+    if (stream && call.request.args.length) return misfit("a stream has no arguments");
     if (reference.isBusy) {
       const busy = { type: "trio.BusyResourceError", started: false };
       return ["raised", "another task pulls this stream", busy];
@@ -401,10 +405,10 @@ export class IncomingCalls {
     const { protocol } = this.#session;
     try {
       protocol.replyError(id, map);
-    } catch (error) { // its arguments, fields or notes cannot be sent
+    } catch (error) { // its arguments, fields or notes cannot be sent, or all is too large
       const { code, message, type } = map;
-      const notes = [`not sent: ${messageOf(error)}`];
-      protocol.replyError(id, { code, message, ...(type ? { type, notes } : {}) });
+      const notes = type && [`not sent: ${messageOf(error)}`];
+      protocol.replyError(id, { code, message: forPeople(message, 1000), type, notes });
     }
     this.#session.wake();
     this.#session.settle();

@@ -166,7 +166,7 @@ function readEntry(d, key) {
 export function helloVersion(d) {
   try {
     d.begin();
-    return d.array(0) > 1 && d.int() === HELLO ? d.int() : null;
+    return d.array(0) > 1 && d.int() === HELLO ? d.int() : null; // the rest may be missing
   } catch {
     return null;
   }

@@ -265,7 +265,7 @@ export class Caller {
     const call = this.#make(method, args, options, { task_status: true });
     return new Promise((resolve, reject) => {
       call.onStarted = (value) => resolve({ value, ended: call.settled });
-      call.settled.then(() => reject(new RpcError(`${method} has not started`)), reject);
+      call.settled.then(() => reject(call.reason ?? new RpcError(`${method} has not started`)), reject);
       call.begin();
     });
   }
@@ -378,7 +378,7 @@ class ProxiedCall {
   }
 
   #called() {
-    if (this.#isStream) throw new TypeError("this is a stream: it cannot also be awaited");
+    if (this.#isStream) throw new TypeError("a stream cannot be awaited");
     return (this.#promise ??= this.#make());
   }
 
@@ -396,7 +396,7 @@ class ProxiedCall {
 
   [Symbol.asyncIterator]() {
     if (this.#promise !== null) {
-      throw new TypeError("this was called as a method: use proxy.method.stream()");
+      throw new TypeError("called as a method: use proxy.method.stream()");
     }
     this.#isStream = true;
     return this.#open()[Symbol.asyncIterator]();

@@ -8,6 +8,7 @@
 
 import { Decoder } from "./decoder.js";
 import { Encoder } from "./encoder.js";
+import { shown } from "./error_maps.js";
 import {
   DecodeError, LocalProtocolError, Refused, RemoteProtocolError,
 } from "./errors.js";
@@ -170,13 +171,12 @@ export class Protocol {
     }
     if (message.unreadable) throw new Refused("Hello cannot be read");
     const codes = [...this.#types.readers.keys()].sort((a, b) => a - b);
-    const tags = info.tags ?? [];
-    const same = Array.isArray(tags) && `${[...tags].sort((a, b) => a - b)}` === `${codes}` &&
-      tags.every((tag) => typeof tag === "number");
-    if (!same) throw new Refused(`this end has the types [${codes}], the other end [${String(tags)}]`);
-    const [codec, version, ...more] = Array.isArray(info.codec ?? []) ? info.codec ?? ["msgpack", 1] : [];
-    if (codec !== "msgpack" || version !== 1 || more.length) {
-      throw new Refused(`this end has the codec msgpack,1, the other end ${String(info.codec)}`);
+    const { tags = [], codec = ["msgpack", 1] } = info;
+    const same = Array.isArray(tags) && tags.every(Number.isInteger) && `${tags.sort((a, b) => a - b)}` === `${codes}`;
+    if (!same) throw new Refused(`this end has the types [${codes}], the other end [${shown(tags)}]`);
+    const [name, version, ...more] = Array.isArray(codec) ? codec : [];
+    if (name !== "msgpack" || version !== 1 || more.length) {
+      throw new Refused(`this end has the codec msgpack,1, the other end ${shown(codec)}`);
     }
     this.#peer = peer;
     this.notificationCredit = peer.maxNotifications;
@@ -189,10 +189,10 @@ export class Protocol {
     if (this.incoming.has(id)) throw new DecodeError(`the id ${id} is in flight`);
     if (this.incoming.size >= this.#limits.maxCalls) throw new DecodeError("too many calls");
     this.incoming.set(id, null);
-    if (context.depth > MAX_DEPTH_OF_CALLS) {
-      this.replyError(id, { code: "overloaded", message: "calls are nested too deeply" });
-    } else if (this.#isLate(context)) {
+    if (this.#isLate(context)) {
       this.replyError(id, { code: "unavailable", message: "the other end is closing" });
+    } else if (context.depth > MAX_DEPTH_OF_CALLS) {
+      this.replyError(id, { code: "overloaded", message: "calls are nested too deeply" });
     } else {
       on.request(request);
     }

@@ -63,6 +63,7 @@ export const withCall = (run) => marked(run, { takesCall: true });
 export const startable = (run) => marked(run, { takesCall: true, isStartable: true });
 
 const TYPES = {
+  __proto__: null,
   any: () => true,
   string: (value) => typeof value === "string",
   number: (value) => typeof value === "number" || typeof value === "bigint",
@@ -76,8 +77,8 @@ const TYPES = {
 
 function read(parameters) {
   return Object.entries(parameters).map(([text, type]) => {
-    const fits = typeof type === "function" ? type : Object.hasOwn(TYPES, type) ? TYPES[type] : null;
-    if (fits === null) throw new TypeError(`${type} is not a type of a parameter`);
+    const fits = typeof type === "function" ? type : TYPES[type];
+    if (!fits) throw new TypeError(`${type} is not a type of a parameter`);
     return { name: text.replace(/\?$/, ""), isOptional: text.endsWith("?"), type, fits };
   });
 }

@@ -141,14 +141,15 @@ export function keyOf(value) {
     case "boolean": case "bigint": return `n${Number(value) == value ? Number(value) : value}`;
     case "number": return value === value ? `n${value + 0}` : `nan${distinct++}`;
     case "object": return value === null ? "z" : objectKey(value);
+    case "function": return `o${distinct++}`; // a callback of the other end, or one of this end
   }
   throw notAKey();
 }
 
 function objectKey(value) {
   if (value instanceof Uint8Array) return `b${Array.from(value)}`;
-  if (value instanceof Tuple) return `t${JSON.stringify(Array.from(value, keyOf))}`;
-  if (value instanceof FrozenSet) return `f${JSON.stringify(Array.from(value, keyOf).sort())}`;
+  if (value instanceof Tuple) return `t${joined(Array.from(value, keyOf))}`;
+  if (value instanceof FrozenSet) return `f${joined(Array.from(value, keyOf).sort())}`;
   if (value instanceof Decimal && value.text.includes("sNaN")) throw notAKey();
   const scalar = SCALARS.indexOf(value.constructor);
   if (scalar >= 0) return `${scalar} ${Object.values(value)}`;
@@ -159,8 +160,13 @@ function objectKey(value) {
   return `o${distinct++}`; // a user's value: nothing is known of it
 }
 
+/** Joins texts so that others give another text. A length in front needs no escapes, which would double at each level. */
+function joined(keys) {
+  return keys.map((key) => `${key.length} ${key}`).join("");
+}
+
 function notAKey() {
-  return new DecodeError("not a key or an element: arrays, maps, sets, sNaN");
+  return new DecodeError("not a key or an element");
 }
 
 /** Tells whether a value is an object literal, or an object without a prototype. */

@@ -169,13 +169,13 @@ class Protocol:
             return request
         if context:
             check_context(context)
-            if context.get("depth", 0) > self.limits.max_call_depth:
-                self.reply_error(request.id, {**TOO_DEEP})
-                return None
         if self._is_late(context):
             self.reply_error(request.id, {**CLOSING})
             return None
         if context:
+            if context.get("depth", 0) > self.limits.max_call_depth:
+                self.reply_error(request.id, {**TOO_DEEP})
+                return None
             self._given = expecting(self._given, request.id, context)
         return request
 
