@@ -335,7 +335,7 @@ class Codec:
         """Make the message from ``fields``, to which ``packet[start:end]`` was decoded."""
         most = self.limits.max_depth
         # A container takes at least a byte, so most messages are too short to be too deep.
-        if end - start > most and may_be_deeper(packet[start:end], most):
+        if end - start > most and may_be_deeper(packet, start, end, most):
             if self._extension_bytes:
                 # Objects that users decoded from extensions do not show how deep these were.
                 walk(memoryview(packet)[start:end], self.limits.max_nodes, most)

@@ -49,7 +49,6 @@ def check_packet(packet: bytes | memoryview, max_nodes: int) -> int:
     walker = msgpack.Unpacker(max_buffer_size=len(packet))
     walker.feed(packet)
     count = end = 0
-    is_short = not may_have_more(packet, max_nodes)  # then no message in it has more either
     while end < len(packet):
         start = end
         try:
@@ -57,7 +56,7 @@ def check_packet(packet: bytes | memoryview, max_nodes: int) -> int:
         except (ValueError, msgpack.UnpackException) as error:
             raise malformed(error) from error
         end = walker.tell()
-        if not is_short:
+        if _is_long(end - start, max_nodes):
             part = memoryview(packet)[start:end]
             if may_have_more(part, max_nodes):
                 walk(part, max_nodes)
@@ -144,10 +143,15 @@ EXTENSION_NODES = 4
 """Values that an extension counts as, in addition to those inside: reading it takes as long."""
 
 
+def _is_long(size: int, most: int) -> bool:
+    """Return whether so many bytes could hold more than ``most`` values."""
+    return size > most // 2  # the densest value, an empty tuple, is three bytes and counts as five
+
+
 def may_have_more(data: bytes | memoryview, most: int) -> bool:
     """Return whether these bytes could hold more than ``most`` values, without counting them."""
     size = len(data)
-    if size <= most // 2:  # the densest value, an empty tuple, is three bytes and counts as five
+    if not _is_long(size, most):
         return False
     if size > most:
         return True
@@ -336,14 +340,16 @@ _ELSE = bytes(byte for byte in _NO_EXTENSION if not (0x80 <= byte < 0xA0 or 0xDC
 """All bytes that do not begin an array, a map or an extension."""
 
 
-def may_be_deeper(data: bytes | memoryview, most: int) -> bool:
-    """Return whether these bytes could nest containers more than ``most`` deep.
+def may_be_deeper(packet: bytes | memoryview, start: int, end: int, most: int) -> bool:
+    """Return whether ``packet[start:end]`` could nest containers more than ``most`` deep.
 
     This is much faster than an exact check, and nearly always enough: text and small numbers have
-    no such bytes.
+    no such bytes. Of a long message it says so without a look, which would need a copy.
     """
-    size = len(data)
-    return size > most and (size > 4096 or len(bytes(data).translate(None, _ELSE)) > most)
+    size = end - start
+    if size <= most or size > 4096:
+        return size > most
+    return len(bytes(packet[start:end]).translate(None, _ELSE)) > most
 
 
 def is_deeper(value: Any, most: int) -> bool:
