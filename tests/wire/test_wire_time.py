@@ -82,6 +82,10 @@ INSIDE_MANY = {
 }
 """An extension, how often it is inside itself, and what it carries before the next one."""
 
+INSIDE = 12
+"""The most work of values inside many extensions, as a multiple of the same values inside none. The
+largest ratio measured was 6, and 80 when each extension was counted by itself."""
+
 
 def seconds(work):
     """Return the thread's processor time without garbage collection, which covers all objects."""
@@ -125,14 +129,13 @@ def test_the_largest_message_of_each_kind_is_decoded_in_bounded_time(item):
 @pytest.mark.parametrize("item", [b"\xce\0\x01\0\0", b"\xa4text"], ids=["ints", "texts"])
 def test_many_values_inside_many_extensions_are_counted_once(code, levels, head, item):
     count = MOST - 500
-    value = b"\xdd" + count.to_bytes(4, "big") + item * count
+    flat = inside = b"\xdd" + count.to_bytes(4, "big") + item * count
     for _ in range(levels):
-        value = extension(code, head + value)
-    message = b"\x93\x03\x01" + value
-    ordinary = ordinary_message(MOST - 10)
-    assert Codec().decode_message(message).problem is None
+        inside = extension(code, head + inside)
+    flat, inside = b"\x93\x03\x01" + flat, b"\x93\x03\x01" + inside
+    assert Codec().decode_message(inside).problem is None
     assert_in_proportion(
-        lambda: Codec().decode_message(message), lambda: Codec().decode_message(ordinary), RATIO
+        lambda: Codec().decode_message(inside), lambda: Codec().decode_message(flat), INSIDE
     )
 
 
