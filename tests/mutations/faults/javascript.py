@@ -15,7 +15,51 @@ LEAVING = "js/test_js_leaving.py"
 RESUMED = "js/test_js_resuming.py"
 RESUMING = f"{RESUMED}::test_calls_streams_and_callbacks_notice_only_the_delay"
 
+ODD_PEERS = "js/test_js_odd.py"
+
 FAULTS = (
+    fault(
+        "a set of functions ends the session in JavaScript",
+        "js/values.js",
+        '    case "function": return',
+        '    case "none": return',
+        ODD_PEERS,
+    ),
+    fault(
+        "the keys of many levels take time without a bound in JavaScript",
+        "js/values.js",
+        'keys.map((key) => `${key.length} ${key}`).join("")',
+        "JSON.stringify(keys)",
+        ODD_PEERS,
+    ),
+    fault(
+        "a callback in JavaScript gets null for an argument that cannot be read",
+        "js/incoming.js",
+        "    if (call.request.unreadable) return",
+        "    if (false) return",
+        ODD_PEERS,
+    ),
+    fault(
+        "a started value that cannot be read is null in JavaScript",
+        "js/core.js",
+        "    if (unreadable) call.cancel(unreadable);\n    else call.onStarted",
+        "    call.onStarted",
+        ODD_PEERS,
+    ),
+    fault(
+        "law 4: an error with an odd name leaves its call without an answer in JavaScript",
+        "js/error_maps.js",
+        "[forPeople(String(name), 1000), ",
+        "[String(name), ",
+        ODD_PEERS,
+    ),
+    fault(
+        "a call nested too deeply after Goodbye is answered in JavaScript",
+        "js/protocol.js",
+        "    if (this.#isLate(context)) {\n      this.replyError",
+        "    if (!(context.depth > MAX_DEPTH_OF_CALLS) && this.#isLate(context)) {\n      this.replyError",
+        VECTORS,
+    ),
     fault(
         "an error whose message cannot be read leaves its call without an answer in JavaScript",
         "js/error_maps.js",

@@ -27,6 +27,21 @@ FAULTS = (
         "session/test_remote_scopes.py",
     ),
     fault(
+        "law 15: a call that crosses the end of its remote scope had wrong arguments",
+        "session/calls/outgoing_call.py",
+        "        if self.remote_scope is not None and type(answer)",
+        "        if False and type(answer)",
+        "session/test_remote_scopes.py",
+        "session/test_filter_refusals.py",
+    ),
+    fault(
+        "the error of a send on a refused duplex does not name the refusal",
+        "session/streams/open.py",
+        "isinstance(exc, trio.BrokenResourceError) and not",
+        "False and not",
+        "session/test_filter_refusals.py",
+    ),
+    fault(
         "each name that a peer chooses for a fallback has a rate limit of its own",
         "services/tables.py",
         "return self.name if self.service is None else",
