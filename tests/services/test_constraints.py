@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import sys
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple, TypedDict
@@ -45,7 +46,13 @@ class Struct(msgspec.Struct):
     count: pydantic.PositiveInt
 
 
+SITE = Annotated[pydantic.AnyUrl, pydantic.UrlConstraints(max_length=20)]
+
 CONSTRAINTS = [
+    (pydantic.UUID1, str(uuid.uuid1()), str(uuid.UUID(int=0)), "UUID version 1"),
+    (pydantic.UUID4, uuid.uuid4(), uuid.uuid1(), "UUID version 4"),
+    (list[pydantic.UUID5], [uuid.uuid5(uuid.UUID(int=0), "a")], [uuid.uuid4()], "version 5"),
+    (SITE, "https://a/", "https://localhost/long", "at most 20 characters"),
     (Annotated[int, pydantic.Field(gt=0)], 1, 0, "greater than 0"),
     (Annotated[str, at.MinLen(3)], "abc", "ab", "at least 3 characters"),
     (Annotated[str, pydantic.Field(pattern="^a")], "a", "b", "match pattern"),
@@ -173,3 +180,13 @@ async def test_constraints_hold_wherever_a_value_is_received():
             with pytest.raises(DecodeError, match="greater than 0"):
                 await nursery.start(service.start)
         assert await service.ask(same) == "refused"
+
+
+def test_a_constraint_that_pydantic_cannot_check_is_refused_in_one_line():
+    class Odd:
+        def __get_pydantic_core_schema__(self, source, handler):
+            raise pydantic.PydanticUserError("not here\nat all", code=None)
+
+    Odd.__module__ = "pydantic"
+    with pytest.raises(TypeError, match=r"Pydantic cannot check the constraint .*: not here\Z"):
+        adapt(Annotated[int, Odd()])

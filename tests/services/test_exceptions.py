@@ -477,3 +477,64 @@ def test_a_note_names_a_lost_named_tuple_in_args():
     assert travel(ValueError(point(1)), ()).__notes__ == [
         "lost on its way: the class of argument 1"
     ]
+
+
+# ── parts beyond the bounds, and text that cannot be sent ────────────────────────────────────
+
+
+class Attributed(Exception):
+    def __init__(self, count: int) -> None:
+        super().__init__("x")
+        self.__dict__ |= {f"attribute_{number}": object() for number in range(count)}
+
+
+def test_a_note_says_that_arguments_beyond_the_bound_were_lost():
+    arrived = travel(ValueError(*range(50)), ())
+    assert arrived.args == tuple(range(20))
+    assert arrived.__notes__[0] == "lost on its way: arguments 21 to 50"
+    assert not hasattr(travel(ValueError(*range(20)), ()), "__notes__")
+
+
+def test_a_note_says_that_notes_were_left_out():
+    for raises in ((ValueError,), (OSError,)):
+        for count, expected in ((20, "note 19"), (21, "2 more notes were left out")):
+            exc = ValueError("x")
+            exc.__notes__ = [f"note {number}" for number in range(count)]
+            arrived = travel(exc, raises)
+            assert len(arrived.__notes__) == 20
+            assert arrived.__notes__[-1] == expected
+
+
+def test_a_note_says_how_many_lost_attributes_it_does_not_name():
+    (note, *_) = travel(Attributed(30)).__notes__
+    assert note.startswith("lost on its way: attribute_0, ")
+    assert note.endswith(", attribute_19, and 10 more")
+
+
+def test_a_note_says_that_an_argument_had_lone_surrogates():
+    arrived = travel(ValueError("a", "b\udcff"), ())
+    assert arrived.args == ("a", "b\\udcff")
+    assert arrived.__notes__ == ["lost on its way: the lone surrogates of argument 2"]
+    assert travel(ValueError("ä💩"), ()).args == ("ä💩",)
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        UnicodeEncodeError("utf-8", "a\udcffb", 1, 2, "surrogates not allowed"),
+        UnicodeTranslateError("a\udcffb", 1, 2, "not there"),
+    ],
+)
+def test_an_error_about_text_with_lone_surrogates_arrives_as_itself(exc):
+    arrived = travel(exc, ())
+    assert type(arrived) is type(exc)
+    assert (arrived.object, arrived.start, arrived.end) == ("a?b", 1, 2)
+    assert arrived.reason == exc.reason
+    assert "the lone surrogates of object" in arrived.__notes__[0]
+    assert "its text was: " + str(exc) in arrived.__notes__
+
+
+def test_the_error_of_encoding_lone_surrogates_arrives_as_itself():
+    with pytest.raises(UnicodeEncodeError) as caught:
+        "\udcff".encode()
+    assert type(travel(caught.value, ())) is UnicodeEncodeError

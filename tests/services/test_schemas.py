@@ -144,6 +144,30 @@ def test_a_class_of_fields(cls, properties, required):
     assert classes[cls.__name__]["required"] == required
 
 
+class Marks(enum.Flag):
+    ONE = 1
+    TWO = 2
+
+
+@pytest.mark.parametrize("annotation", [Marks, Annotated[Marks, "about"], list[Marks]])
+def test_a_flag_is_a_number_since_its_members_can_be_combined(annotation):
+    made, _ = defs(annotation)
+    assert made.get("items", made) == {"type": "integer"}
+
+
+def test_a_tuple_that_ends_with_items_of_any_number():
+    made, _ = defs(tuple[int, *tuple[str, ...]])
+    assert made == {
+        "type": "array",
+        "prefixItems": [{"type": "integer"}],
+        "items": TEXT,
+        "minItems": 1,
+    }
+    made, _ = defs(tuple[int, *tuple[str, int]])
+    assert [one["type"] for one in made["prefixItems"]] == ["integer", "string", "integer"]
+    assert defs(tuple[*tuple[int, ...], str])[0] == {"type": "array"}
+
+
 def test_a_named_tuple_is_an_array():
     _, classes = defs(Pair)
     assert classes["Pair"] == {

@@ -279,3 +279,38 @@ def test_star_args_whose_number_is_open_in_the_middle_are_refused():
 
     with pytest.raises(TypeError, match="write a parameter for each argument"):
         Signature(between)
+
+
+# ── aliases whose value only a type checker can evaluate ─────────────────────────────────────
+
+ALIASES = """
+    type Thing = Missing
+    type Things = dict[str, list[Missing]]
+    type Tree[T] = list[Tree[T]] | Missing | T
+    type Told = Callable[[Missing], Awaitable[None]]
+
+    @dataclass
+    class Holder:
+        thing: Thing
+    """
+
+
+def _using(annotation: Any, where: str) -> Any:
+    async def method(self, value=None): ...
+
+    method.__annotations__[where] = annotation
+    return type("Using", (), {"method": trio_rpc.method(method)})()
+
+
+@needs_brackets
+@pytest.mark.parametrize("text", ["Thing", "Things | None", "Tree[int]", "Told", "Holder"])
+async def test_an_alias_with_an_unknown_name_is_refused_with_that_name_or_not_needed(text):
+    names = _made(ALIASES)
+    annotation = eval(text, names)  # noqa: S307
+    with pytest.raises(TypeError, match="'Missing' in the annotation") as caught:
+        Signature(type(_using(annotation, "value")).method)
+    assert "\n" not in str(caught.value)
+    async with open_session_pair(_using(annotation, "return")) as (_, session):
+        assert await session.call("method") is None
+    with pytest.raises(TypeError, match="'Missing' in the annotation"):
+        Gateway(_using(annotation, "return"))

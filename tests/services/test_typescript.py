@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import shutil
 import subprocess
@@ -258,3 +259,19 @@ def test_tsc_accepts_right_uses_and_refuses_wrong_ones(tmp_path, gateway):
         [*TSC, *OPTIONS, LIB, "uses.mts"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (ran.returncode, ran.stdout) == (0, "")
+
+
+class Marks(enum.Flag):
+    ONE = 1
+    TWO = 2
+
+
+class Odd:
+    @trio_rpc.method
+    async def take(self, marks: Marks, row: tuple[str, *tuple[Marks, ...]]) -> None: ...
+
+
+def test_flags_are_numbers_and_a_tuple_may_end_with_items_of_any_number():
+    text = typescript(Odd(), gateway=True)
+    assert "marks: number" in text
+    assert "row: [string, ...number[]]" in text

@@ -33,6 +33,7 @@ __all__ = [
     "bound_to",
     "class_made",
     "class_of",
+    "evaluate_aliases",
     "identity",
     "is_alias",
     "is_never",
@@ -49,8 +50,32 @@ MAX_WRAPPERS: Final = 100
 
 
 def is_alias(annotation: Any) -> bool:
-    """Return whether an annotation is the alias of a ``type`` statement, without arguments."""
-    return hasattr(annotation, "__type_params__") and hasattr(annotation, "__value__")
+    """Return whether an annotation is the alias of a ``type`` statement, without arguments.
+
+    Its value is not asked for: that evaluates it, and may raise NameError.
+    """
+    has_value = hasattr(type(annotation), "__value__") or "__value__" in getattr(
+        annotation, "__dict__", ()
+    )
+    return has_value and hasattr(annotation, "__type_params__")
+
+
+def evaluate_aliases(annotation: Any, seen: set[Any] | None = None) -> None:
+    """Evaluate the values of all aliases in an annotation.
+
+    Raises NameError, or another exception of such a value, for a name that only a type checker
+    knows.
+    """
+    seen = set() if seen is None else seen
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return
+    alias = origin if is_alias(origin) else annotation
+    if is_alias(alias) and alias not in seen:
+        seen.add(alias)
+        evaluate_aliases(alias.__value__, seen)
+    for one in annotation if isinstance(annotation, list) else get_args(annotation):
+        evaluate_aliases(one, seen)
 
 
 def aliased(annotation: Any) -> Any:

@@ -15,7 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter
 from typing import Any, Final, ForwardRef, get_type_hints
 
-from trio_rpc.services.aliases import class_of, substitute, type_arguments, written_in
+from trio_rpc.services.aliases import (
+    class_of,
+    evaluate_aliases,
+    substitute,
+    type_arguments,
+    written_in,
+)
 from trio_rpc.util.text import one_line
 
 __all__ = [
@@ -94,6 +100,7 @@ class Annotations:
             return None
         try:
             meant = self.names(name).resolve(name, annotation)
+            evaluate_aliases(meant)
         except Exception as exc:
             raise _complaint(exc, source, annotation, name) from exc
         return substitute(meant, self._arguments(source))

@@ -18,6 +18,7 @@ from trio_rpc.services.adapters import Verdict, adapter, reader
 from trio_rpc.services.costs import MADE_BY_PYDANTIC, OTHER, Read
 from trio_rpc.services.makers import complaint_of, count_of, is_complaint, type_adapter
 from trio_rpc.services.models import refuse_unsendable
+from trio_rpc.util.text import one_line
 
 __all__ = ["constrained", "constraints_in"]
 
@@ -85,17 +86,37 @@ def constrained(bare: Any, adapted: Any, constraints: list[Any]) -> Any:
             " a constraint of msgspec, such as msgspec.Meta(gt=0)"
         ) from None
     cls = get_origin(bare) or bare
-    known = cls if cls in _TYPES else Any
-    try:
-        check = type_adapter(Annotated[(known, *constraints)]).validator.validate_python
-    except Exception as exc:
-        raise TypeError(f"Pydantic cannot check {shown}: {exc}") from exc
+    check = _checker(cls if cls in _TYPES else Any, bare, constraints, shown)
+    if any(type(one).__name__ == "UrlConstraints" for one in constraints):
+        check = _of_text(check)
     looks_first = any(type(one).__name__ in _LOOKING for one in constraints)
     return adapter(
         getattr(cls, "__name__", str(cls)),
         _converter(reader(adapted), check, looks_first=looks_first),
         OTHER + MADE_BY_PYDANTIC,
     )
+
+
+def _checker(known: Any, bare: Any, constraints: list[Any], shown: str) -> Callable[[Any], Any]:
+    """Return the function of Pydantic that checks a value.
+
+    Some constraints, such as the version of a UUID, are only for one type, which is then named. All
+    others are checked without it, because Pydantic does not know every type.
+    """
+    failures: list[Exception] = []
+    for wanted in (known, bare):
+        try:
+            made = type_adapter(Annotated[(wanted, *constraints)])
+            return made.validator.validate_python  # type: ignore[no-any-return]
+        except Exception as exc:  # noqa: BLE001 - Pydantic has many, and its types may have others
+            failures.append(exc)
+    why = next(iter(str(failures[0]).splitlines()), "")
+    raise TypeError(f"Pydantic cannot check {shown}: {one_line(why)}") from failures[0]
+
+
+def _of_text(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function that checks the text of a URL: Pydantic accepts URLs without checking."""
+    return lambda value: check(str(value))
 
 
 def _converter(

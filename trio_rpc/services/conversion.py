@@ -252,7 +252,7 @@ class _Adapting:
             return (
                 annotation
                 if is_plain_enum(annotation) and _is_supported(annotation)
-                else enumeration(annotation)
+                else enumeration(annotation, self.adapt)
             )
         if is_model(annotation):
             return self._model_of(annotation)

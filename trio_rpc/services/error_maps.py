@@ -264,8 +264,17 @@ class _Writer:
             for index, value in enumerate(args)
             if not plan.is_typed_argument(index) and not keeps_its_type(value)
         ]
+        if len(exc.args) > MAX_ARGS:
+            lost.append(f"arguments {MAX_ARGS + 1} to {len(exc.args)}")
+        lost += [
+            f"the lone surrogates of argument {index + 1}"
+            for index, value in enumerate(exc.args[:MAX_ARGS])
+            if type(value) is str and _without_surrogates(value) != value
+        ]
         if lost:
-            notes.insert(0, f"lost on its way: {', '.join(map(str, lost[:MAX_ARGS]))}")
+            shown = [*map(str, lost[:MAX_ARGS])]
+            more = [f"and {len(lost) - MAX_ARGS} more"] if len(lost) > MAX_ARGS else []
+            notes.insert(0, f"lost on its way: {', '.join([*shown, *more])}")
         if declared is not type(exc):
             notes.insert(0, _raised_as(exc, declared, text))
         if replaced:
@@ -297,8 +306,11 @@ class _Writer:
         return {"code": "raised", "type": clip(name, MAX_NAME), "message": self._cut(message)}
 
     def _with_notes(self, error: ErrorMap, notes: list[str]) -> ErrorMap:
+        if len(notes) > MAX_NOTES:
+            count = len(notes) - MAX_NOTES + 1
+            notes = [*notes[: MAX_NOTES - 1], f"{count} more notes were left out"]
         if notes:
-            error["notes"] = [self._cut(note) for note in notes[:MAX_NOTES]]
+            error["notes"] = [self._cut(note) for note in notes]
         return error
 
     def _cut(self, text: str) -> str:
@@ -337,6 +349,13 @@ class _Writer:
                 lost.append(name)
             elif (plan.is_typed(name) or keeps_its_type(value)) and self._fits(value):
                 fields[name] = value
+            elif (
+                plan.is_needed(name)
+                and type(value) is str
+                and self._fits(_without_surrogates(value))
+            ):
+                fields[name] = _without_surrogates(value)
+                lost.append(f"the lone surrogates of {name}")
             else:
                 lost.append(name)
         return fields
@@ -487,6 +506,11 @@ def _notes(error: Mapping[str, Any]) -> list[str]:
     if type(notes) is not list or not all(type(note) is str for note in notes):
         raise DecodeError("an error has notes that are not a list of texts")
     return [*notes]
+
+
+def _without_surrogates(text: str) -> str:
+    """Return a text of the same length with ``?`` for lone surrogates, which cannot be sent."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _notes_of(exc: BaseException) -> list[str]:

@@ -145,6 +145,10 @@ class Plan:
         """Return whether an attribute has an annotation to check it against."""
         return self.fields[name].convert is not None
 
+    def is_needed(self, name: str) -> bool:
+        """Return whether no instance can be made without an attribute."""
+        return self.fields[name].is_needed
+
     def is_typed_argument(self, index: int) -> bool:
         """Return whether a positional argument has an annotation to check it against."""
         if index < len(self.positions):

@@ -29,7 +29,7 @@ from typing import (
 import msgspec
 
 from trio_rpc.services.adapters import reader
-from trio_rpc.services.aliases import substitute, type_arguments
+from trio_rpc.services.aliases import evaluate_aliases, substitute, type_arguments
 from trio_rpc.services.annotations import Names, why_missing
 from trio_rpc.services.costs import Read
 
@@ -304,7 +304,9 @@ def _hints(annotation: Any, names: Names) -> dict[str, Any]:
 
 def _resolved(names: Names, cls: type, name: str, annotation: Any) -> Any:
     try:
-        return names.resolve(name, annotation)
+        resolved = names.resolve(name, annotation)
+        evaluate_aliases(resolved)
+        return resolved
     except NameError as exc:
         missing = exc.name or str(exc)
         raise TypeError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections.abc
 import datetime as dt
+import enum
 import fractions
 import inspect
 import ipaddress
@@ -23,7 +24,7 @@ from trio_rpc.services.aliases import UNIONS, aliased, bare, is_alias, stands_fo
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.conversion import QUALIFIERS, is_function
 from trio_rpc.services.decorators import Kind
-from trio_rpc.services.functions import STREAMS, function_types
+from trio_rpc.services.functions import STREAMS, collected_types, function_types
 from trio_rpc.services.models import is_model
 from trio_rpc.services.outliving import is_outliving
 from trio_rpc.services.records import record_of
@@ -243,11 +244,14 @@ class _Writer:
             return {}
         if annotation in LEAVES:
             return dict(LEAVES[annotation])
+        if isinstance(annotation, type) and issubclass(annotation, enum.Flag):
+            return {"type": "integer"}  # members can be combined
         origin, args = get_origin(annotation), get_args(annotation)
         if origin in QUALIFIERS:
             return self.of(args[0])
         if origin is Annotated:
-            return None if _is_known(annotation) else self.of(args[0])
+            by_msgspec = _is_constrained(args[1:]) and _is_known(annotation)
+            return None if by_msgspec else self.of(args[0])
         if origin in UNIONS:
             return _any_of([self.of(each) for each in args if not is_function(each)])
         if isinstance(annotation, TypeVar):
@@ -255,7 +259,7 @@ class _Writer:
         if is_alias(annotation) or hasattr(annotation, "__supertype__"):
             return self._alias(annotation)
         if origin is tuple and args:
-            return self._tuple(args)
+            return self._tuple(annotation)
         if origin in ARRAYS:
             unique = {"uniqueItems": True} if issubclass(origin, collections.abc.Set) else {}
             return {"type": "array", "items": self.of((*args, Any)[0]), **unique}
@@ -268,18 +272,21 @@ class _Writer:
         is_tagged = getattr(getattr(annotation, "__struct_config__", None), "tag", None) is not None
         return None if is_tagged else self._record(annotation)
 
-    def _tuple(self, args: tuple[Any, ...]) -> JsonSchema:
-        if args[1:] == (...,):
-            return {"type": "array", "items": self.of(args[0])}
-        each = [self.of(one) for one in args]
-        size = len(each)
-        return {
+    def _tuple(self, annotation: Any) -> JsonSchema:
+        collected = collected_types(annotation)
+        if collected is None:  # items of any number are not the last ones
+            return {"type": "array"}
+        first, more = collected
+        items = self.of(more[0]) if more else False
+        if not first:
+            return {"type": "array", "items": items}
+        made = {
             "type": "array",
-            "prefixItems": each,
-            "items": False,
-            "minItems": size,
-            "maxItems": size,
+            "prefixItems": [self.of(one) for one in first],
+            "items": items,
+            "minItems": len(first),
         }
+        return made if more else {**made, "maxItems": len(first)}
 
     def _alias(self, annotation: Any) -> JsonSchema:
         """Return the schema of an alias's value; a reference, if it contains itself."""
@@ -326,6 +333,11 @@ class _Writer:
             number += 1
             new = f"{name}_{number}"
         return new
+
+
+def _is_constrained(about: tuple[Any, ...]) -> bool:
+    """Return whether msgspec describes an annotation with this metadata better than its type."""
+    return any(isinstance(one, msgspec.Meta) for one in about)
 
 
 def _is_known(annotation: Any) -> bool:

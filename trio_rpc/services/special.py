@@ -15,8 +15,9 @@ import re
 import types
 import typing
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, Generic, Literal, Protocol, get_args, get_origin
+from typing import Annotated, Any, Final, Generic, Literal, Protocol, Union, get_args, get_origin
 
+import msgspec
 import trio
 
 from trio_rpc.services.adapters import Ambiguous, adapter, reader
@@ -347,7 +348,7 @@ def is_plain_enum(cls: type[enum.Enum]) -> bool:
     return not issubclass(cls, enum.Flag)
 
 
-def enumeration(cls: type[enum.Enum]) -> Any:
+def enumeration(cls: type[enum.Enum], adapt: Adapt) -> Any:
     """Return the adapter of an enum that msgspec does not support."""
     is_flag = issubclass(cls, enum.Flag)
     make: Callable[[Any], Any] = maker_of_flags(cls) if issubclass(cls, enum.Flag) else cls
@@ -361,10 +362,15 @@ def enumeration(cls: type[enum.Enum]) -> Any:
                 )
 
     lists = [member.value for member in cls if type(member.value) is list]
+    read_member = None if is_flag else _reader_of_members(cls, adapt)
 
-    def convert(value: Any, _read: Read) -> Any:
+    def convert(value: Any, read: Read) -> Any:
         if isinstance(value, cls):
             return value
+        if read_member is not None:
+            member = read_member(value, read)
+            if member is not None:
+                return member
         if type(value) is list:  # a tuple often arrives as a list
             value = value if value in lists else _tuples(value)
         if is_flag and type(value) is not int:
@@ -373,6 +379,56 @@ def enumeration(cls: type[enum.Enum]) -> Any:
 
     members = len(cls.__members__) if is_flag or not _are_hashed(cls) else 0
     return adapter(cls.__name__, convert, ENUM + members)
+
+
+def _reader_of_members(cls: type[enum.Enum], adapt: Adapt) -> Any:
+    """Return a function that finds a member by a simpler form of its value, such as JSON's.
+
+    The value of a member may be a date, bytes, a set, or a tuple of these, which JSON has in other
+    types. The function returns None for a value without such a member. There is no function if all
+    values are of JSON's own types.
+    """
+    forms: dict[Any, list[enum.Enum]] = {}
+    for member in cls:
+        forms.setdefault(_type_of(member.value), []).append(member)
+    read = [(reader(adapt(one)), members) for one, members in forms.items() if not _is_json(one)]
+    if not read:
+        return None
+    own = {type(member.value) for member in cls}
+
+    def find(value: Any, reading: Read) -> enum.Enum | None:
+        if type(value) in own and any(_is_equal(value, member.value) for member in cls):
+            return None  # the value of a member as it is
+        for read_one, members in read:
+            with contextlib.suppress(TypeError, ValueError, msgspec.ValidationError):
+                made = read_one(value, reading)
+                for member in members:
+                    if _is_equal(made, member.value):
+                        return member
+        return None
+
+    return find
+
+
+def _is_equal(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and bool(value == other)
+
+
+def _type_of(value: Any) -> Any:
+    """Return the annotation of a value, with the types of its items."""
+    kind = type(value)
+    if kind is tuple:
+        return tuple.__class_getitem__(tuple(map(_type_of, value)))
+    if kind in (set, frozenset) and value:
+        return kind[Union.__getitem__(tuple(map(_type_of, value)))]
+    return kind
+
+
+def _is_json(annotation: Any) -> bool:
+    """Return whether values have the same type in JSON, apart from tuples, which are arrays."""
+    if get_origin(annotation) is tuple:
+        return all(map(_is_json, get_args(annotation)))
+    return annotation in (*_BARE[:3], bool, types.NoneType, list, dict, tuple)
 
 
 def _are_hashed(cls: type[enum.Enum]) -> bool:

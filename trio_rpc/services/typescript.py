@@ -279,6 +279,8 @@ class _Types:
             types = [_alone(self.type(one)) for one in made["prefixItems"]]
             least = made.get("minItems", len(types))
             each = [one if at < least else f"{one}?" for at, one in enumerate(types)]
+            if made.get("items"):  # more of them may follow
+                each.append(f"...{_alone(self.type(made['items']))}[]")
             return f"[{', '.join(each)}]"
         item = self.type(made.get("items", {}))
         if made.get("uniqueItems") and not self._as_json:

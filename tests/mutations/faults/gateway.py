@@ -82,7 +82,7 @@ FAULTS = (
     fault(
         "a parameter with keys that JSON has no text for is accepted, and nothing ever fits it",
         "gateway/server/forms.py",
-        "        why = _why_never_given(parameter, annotation) or why_unfit(annotation)\n",
+        "        why = _why_never_given(parameter, annotation) or unfit\n",
         "        why = _why_never_given(parameter, annotation)\n",
         "gateway/test_values.py",
     ),

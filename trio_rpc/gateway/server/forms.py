@@ -228,14 +228,23 @@ def _check_parameters(method: BoundMethod) -> None:
         if parameter.name == TASK_STATUS:
             continue
         annotation = method.signature.annotation(parameter.name)
-        why = _why_never_given(parameter, annotation) or why_unfit(annotation)
+        unfit = _why_unfit(method.name, repr(parameter.name), annotation)
+        why = _why_never_given(parameter, annotation) or unfit
         if parameter.kind is Parameter.VAR_POSITIONAL and any(one.required for one in by_position):
             why = "requires arguments by position, but browsers pass them by name: give each a name"
         if why is not None:
             raise TypeError(f"{method.name}, in a gateway: {parameter.name!r} {why}")
-    why = why_unfit(method.signature.annotation("return"))
+    why = _why_unfit(method.name, "its result", method.signature.annotation("return"))
     if why is not None:
         raise TypeError(f"{method.name}, in a gateway: its result {why}")
+
+
+def _why_unfit(method: str, what: str, annotation: Any) -> str | None:
+    """Return why JSON could never carry such values. Raises TypeError for an unknown name."""
+    try:
+        return why_unfit(annotation)
+    except TypeError as exc:
+        raise TypeError(f"{method}, in a gateway: the annotation of {what}: {exc}") from exc
 
 
 def _why_never_given(parameter: Parameter, annotation: Any) -> str | None:
