@@ -151,3 +151,11 @@ def test_received_flags_equal_the_flags_that_python_makes(values):
     cls = _flags(enum.Flag)
     adapted = adapt(list[cls])
     assert convert_to(values, adapted) == [cls(value) for value in values]
+
+
+@pytest.mark.parametrize("cls", [enum.Enum, enum.IntEnum, enum.StrEnum, enum.Flag, enum.IntFlag])
+def test_an_enum_without_members_is_refused(cls):
+    for one in (cls, cls("Empty", [])):
+        for annotation in (one, list[one], one | None):
+            with pytest.raises(TypeError, match="has no members, so no value fits"):
+                adapt(annotation)

@@ -8,7 +8,7 @@ import numbers
 import re
 import types
 from collections.abc import Awaitable, Callable, Hashable, Sized
-from typing import Any, Protocol, Self, SupportsInt, runtime_checkable
+from typing import Annotated, Any, NewType, Protocol, Self, SupportsInt, runtime_checkable
 
 import pytest
 import trio
@@ -78,6 +78,8 @@ NEVER = [
     Callee,
     range,
     re.Pattern[str],
+    Annotated[Connection, "about"],
+    NewType("Line", Connection),
     types.MappingProxyType[str, int],
     types.SimpleNamespace,
     collections.ChainMap[str, int],

@@ -251,7 +251,7 @@ class _Adapting:
         if issubclass(annotation, enum.Enum):
             return (
                 annotation
-                if is_plain_enum(annotation) and _is_supported(annotation)
+                if is_plain_enum(annotation) and len(annotation) and _is_supported(annotation)
                 else enumeration(annotation, self.adapt)
             )
         if is_model(annotation):

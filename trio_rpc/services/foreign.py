@@ -62,6 +62,7 @@ def check_no_foreign(
 
 def _foreign(adapted: Any) -> type | None:
     """Return the class whose instances are the only values of an adapted annotation, or None."""
+    adapted = bare(adapted)
     if isinstance(adapted, AdapterType):
         cls = getattr(adapted, "instances_of", None)
     elif isinstance(adapted, type) and _is_unknown(adapted):

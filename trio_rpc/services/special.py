@@ -349,7 +349,12 @@ def is_plain_enum(cls: type[enum.Enum]) -> bool:
 
 
 def enumeration(cls: type[enum.Enum], adapt: Adapt) -> Any:
-    """Return the adapter of an enum that msgspec does not support."""
+    """Return the adapter of an enum that msgspec does not support.
+
+    Raises TypeError if no value that arrives could be one of its members.
+    """
+    if not cls.__members__:
+        raise TypeError(f"{cls.__name__} has no members, so no value fits: write an enum with some")
     is_flag = issubclass(cls, enum.Flag)
     make: Callable[[Any], Any] = maker_of_flags(cls) if issubclass(cls, enum.Flag) else cls
     if not is_flag:
