@@ -266,11 +266,12 @@ def test_keys_that_are_slow_to_insert_are_refused_early():
     # Keys with different hashes that still collide can only be noticed by the time they take.
     asked = []
     slow = slow_builder(0.3, asked)
-    with pytest.raises(DecodeError, match="long"):
-        slow.set(list(range(50_000)))
-    assert len(asked) < 12
-    with pytest.raises(DecodeError, match="long"):
-        slow.map(list(range(3000)), [None] * 3000)
+    keys = list(range(50_000))
+    for update, entries in ((set().update, keys), ({}.update, list(zip(keys, keys, strict=True)))):
+        asked.clear()
+        with pytest.raises(DecodeError, match="long"):
+            slow.fill(update, entries, keys)
+        assert len(asked) < 12
     assert KeyBuilder().set(list(range(200_000))) == set(range(200_000))
 
 
@@ -285,13 +286,22 @@ def test_many_small_sets_that_are_slow_together_are_refused():
     slow = slow_builder(0.01, [])
     with pytest.raises(DecodeError, match="long"):
         for _ in range(7):
-            slow.set(list(range(200)))
+            slow.fill(set().update, list(range(200)), list(range(200)))
 
 
 def test_keys_that_are_merely_slow_to_hash_are_not_refused():
     ticks = itertools.count()
     slow = KeyBuilder(lambda: next(ticks) * 0.3)
     assert len(slow.set(list(range(50_000)))) == 50_000
+
+
+@pytest.mark.parametrize("make", [KeyBuilder.set, lambda builder, keys: builder.map(keys, keys)])
+def test_keys_that_are_slow_to_hash_once_are_refused_early(make):
+    """A Decimal keeps its hash. With a great exponent, the first time takes 2 microseconds."""
+    asked = []
+    with pytest.raises(DecodeError, match="long"):
+        make(slow_builder(0.3, asked), list(range(50_000)))
+    assert len(asked) < 12
 
 
 def test_repeated_equal_elements_do_not_count_as_collisions():

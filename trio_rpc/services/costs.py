@@ -33,6 +33,7 @@ __all__ = [
     "MOST",
     "OTHER",
     "PAIR",
+    "REFERENCE",
     "TAGGED",
     "Read",
     "TooCostly",
@@ -90,6 +91,9 @@ MADE_BY_PYDANTIC: Final = 3
 
 EMAIL: Final = 150
 """Units of an email address, which Pydantic leaves to a library written in Python."""
+
+REFERENCE: Final = 25
+"""Units of a function or a stream that arrives as an argument: it is bound to its call."""
 
 FAILED: Final = 12
 """Units of an attempt to convert a value that fails, as in a union."""

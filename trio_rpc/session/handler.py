@@ -21,7 +21,8 @@ from typing import Any
 
 import trio
 
-from trio_rpc.errors import CallError
+from trio_rpc.errors import CallError, InvalidArguments
+from trio_rpc.services.costs import REFERENCE, TooCostly
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.error_maps import Detail, ErrorMap, not_started, to_error
 from trio_rpc.services.tables import BoundMethod
@@ -75,6 +76,8 @@ def bound_arguments(
         most: as in ``Signature.bind``.
         args: the arguments, if they differ from those of the message.
     """
+    if len(message.references) * REFERENCE > most:
+        raise InvalidArguments(str(TooCostly(most)))
     args = arrived_arguments(method, message) if args is None else args
     if message.shape is not None:
         return args, {}

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from itertools import groupby, islice
 from operator import eq
 from typing import Any
@@ -39,10 +40,12 @@ def collide(keys: Collection[Any]) -> bool:
     Equal keys do not count, since the first comparison finds them. Raises TypeError for an
     unhashable key.
     """
-    if len(keys) <= MAX_COLLISIONS:
-        return False
-    # Sorted, because a set of these hashes would be open to the same attack.
-    hashes = sorted(map(hash, keys))
+    return len(keys) > MAX_COLLISIONS and _share(list(map(hash, keys)), keys)
+
+
+def _share(hashes: list[int], keys: Collection[Any]) -> bool:
+    """Return whether more unequal keys share one of these hashes than chance explains."""
+    hashes.sort()  # a set of them would be open to the same attack
     shared: int = sum(map(eq, hashes, islice(hashes, 1, None)))
     return shared > MAX_COLLISIONS and _differ(keys)
 
@@ -67,6 +70,17 @@ def _differ(keys: Collection[Any]) -> bool:
     return False
 
 
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 class KeyBuilder:
     """Builds the sets and maps of one message or thread, within a bounded time."""
 
@@ -81,8 +95,7 @@ class KeyBuilder:
         """Make a set. Raises DecodeError for chosen hashes, TypeError for an unhashable value."""
         if len(items) <= MAX_COLLISIONS:
             return set(items)
-        if collide(items):
-            raise DecodeError("too many keys with the same hash")
+        self._check(items)
         made: set[Any] = set()
         self.fill(made.update, items, items)
         return made
@@ -90,8 +103,8 @@ class KeyBuilder:
     def map(self, keys: list[Any], values: list[Any]) -> dict[Any, Any]:
         """Make a dict. Raises as :meth:`set` does, and DecodeError for a repeated key."""
         pairs = list(zip(keys, values, strict=True))
-        if collide(keys):
-            raise DecodeError("too many keys with the same hash")
+        if len(keys) > MAX_COLLISIONS:
+            self._check(keys)
         made: dict[Any, Any] = {}
         self.fill(made.update, pairs, keys)
         if len(made) != len(keys):
@@ -108,13 +121,8 @@ class KeyBuilder:
         if len(entries) <= MAX_COLLISIONS:
             update(entries)
             return
-        collects = gc.isenabled()
-        gc.disable()
-        try:
+        with _collector_off():
             self._fill_by_chunks(update, entries, keys)
-        finally:
-            if collects:
-                gc.enable()
 
     def _fill_by_chunks(
         self, update: Callable[[list[Any]], None], entries: list[Any], keys: list[Any]
@@ -122,14 +130,32 @@ class KeyBuilder:
         for start in range(0, len(entries), CHUNK):
             began = self._clock()
             update(entries[start : start + CHUNK])
-            seconds = self._clock() - began
-            due = len(entries[start : start + CHUNK]) * SECONDS_PER_KEY
-            if seconds > due:  # the keys' own hash function may be slow: not the peer's fault
-                due += self._seconds_to_hash(keys[start : start + CHUNK])
-            self._spare = min(BASE_SECONDS, self._spare + due - seconds)
-            if self._spare < 0:
-                self._spare = BASE_SECONDS
-                raise DecodeError("keys whose hashes were chosen to take long")
+            self._charge(self._clock() - began, keys[start : start + CHUNK])
+
+    def _check(self, keys: list[Any]) -> None:
+        """Compare the hashes of the keys.
+
+        A Decimal with a great exponent takes ten times as long to hash as an ordinary one, once.
+        """
+        hashes: list[int] = []
+        with _collector_off():
+            for start in range(0, len(keys), CHUNK):
+                chunk = keys[start : start + CHUNK]
+                began = self._clock()
+                hashes += map(hash, chunk)
+                self._charge(self._clock() - began, chunk)
+        if _share(hashes, keys):
+            raise DecodeError("too many keys with the same hash")
+
+    def _charge(self, seconds: float, keys: list[Any]) -> None:
+        """Raise DecodeError if keys that took so many seconds have used up the time."""
+        due = len(keys) * SECONDS_PER_KEY
+        if seconds > due:  # the keys' own hash function may be slow: not the peer's fault
+            due += self._seconds_to_hash(keys)
+        self._spare = min(BASE_SECONDS, self._spare + due - seconds)
+        if self._spare < 0:
+            self._spare = BASE_SECONDS
+            raise DecodeError("keys whose hashes were chosen to take long")
 
     def _seconds_to_hash(self, keys: list[Any]) -> float:
         began = self._clock()

@@ -205,7 +205,7 @@ FAULTS = (
     fault(
         "keys with colliding hashes are put into a set",
         "wire/keys.py",
-        "        if collide(keys):\n",
+        "        if _share(hashes, keys):\n",
         "        if False:\n",
         "wire/test_wire_malformed.py",
     ),
@@ -215,6 +215,20 @@ FAULTS = (
         "        if len(entries) <= MAX_COLLISIONS:\n            update",
         "        if len(entries) <= CHUNK:\n            update",
         "wire/test_wire_malformed.py",
+    ),
+    fault(
+        "keys may take any time to hash",
+        "wire/keys.py",
+        "                self._charge(self._clock() - began, chunk)\n",
+        "",
+        "wire/test_wire_malformed.py",
+    ),
+    fault(
+        "any number of functions and streams may come with a call",
+        "session/handler.py",
+        "    if len(message.references) * REFERENCE > most:\n",
+        "    if False:\n",
+        "session/test_many_references.py",
     ),
     fault(
         "a repeated element of a set counts as a collision",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 import trio
 from trio.lowlevel import Abort, current_task, wait_task_rescheduled
@@ -35,6 +35,10 @@ Pull: TypeAlias = "Callable[[IncomingCall, ItemReceiver], Awaitable[OutgoingCall
 
 ITEMS_PER_TURN = 32
 """Items after which a generator that never waits lets other tasks run, such as the writer."""
+
+
+_NONE: Final[deque[m.Item]] = deque(maxlen=0)
+"""The items of a stream for which none has arrived."""
 
 
 class ItemReceiver(ItemStream[Any]):
@@ -67,7 +71,7 @@ class ItemReceiver(ItemStream[Any]):
         self._pending: OutgoingCall | None = None
         self.filtered: FilteredPull | None = None
         """The filters around it, if it is an argument that is pulled, and there are filters."""
-        self._items: deque[m.Item] = deque()
+        self._items: deque[m.Item] = _NONE  # most arguments of a peer are never opened
         self._why_not: Callable[[], Exception] | None = None
         """Makes the error for every later receive, or None while items can be received."""
         self._has_ended = False
@@ -144,6 +148,8 @@ class ItemReceiver(ItemStream[Any]):
 
     def items(self, items: Sequence[m.Item]) -> None:
         """Handle items."""
+        if self._items is _NONE:
+            self._items = deque()
         self._items.extend(items)
         if self._pending is not None:
             self._pending.wake()
