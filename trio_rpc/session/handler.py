@@ -32,7 +32,7 @@ from trio_rpc.session.calls.eager import is_awaitable
 from trio_rpc.session.calls.filters import apply_filters
 from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.current import call_of
-from trio_rpc.session.session import Filter
+from trio_rpc.session.session import Call, Filter
 from trio_rpc.session.streams.items import pump
 from trio_rpc.wire.messages import Notification, Request
 from trio_rpc.wire.one_pass import as_plain
@@ -168,6 +168,12 @@ async def _call_filtered(filters: Sequence[Filter], call: IncomingCall) -> Any:
     return result
 
 
+async def _checkpoint_before(_call: Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
+    """Run a checkpoint. This is the innermost filter, since those around it may not wait."""
+    await trio.lowlevel.checkpoint()
+    return await proceed()
+
+
 async def run_handler(
     filters: Sequence[Filter],
     call: IncomingCall,
@@ -175,6 +181,8 @@ async def run_handler(
     end: Callable[[Outcome], None],
 ) -> None:
     """Run a handler in this task, and report its outcome exactly once (law 4).
+
+    There is a checkpoint before it, so a call that has been cancelled by now never starts it.
 
     Args:
         filters: the filters; the first one is outermost.
@@ -188,7 +196,11 @@ async def run_handler(
     call.scope = scope
     try:
         with scope:
-            result = await call_handler(filters, call)
+            if not filters:
+                await trio.lowlevel.checkpoint()
+                result = await call_handler((), call)
+            else:
+                result = await call_handler((*filters, _checkpoint_before), call)
     except BaseException as exc:
         end(outcome_of(exc))
         if not is_for_its_caller(exc):

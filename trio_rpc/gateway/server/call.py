@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -31,7 +31,7 @@ from trio_rpc.session.handler import (
     run_handler,
 )
 from trio_rpc.session.http_request import HttpRequest
-from trio_rpc.session.session import Call, Filter
+from trio_rpc.session.session import Filter
 from trio_rpc.util.contexts import own_decimal_context
 from trio_rpc.util.owner import Owner
 from trio_rpc.util.raised import text_of
@@ -197,10 +197,12 @@ class GatewayCall:
         outgoing_metadata.set(None)
         own_decimal_context()
         current_work.set((self, call))
-        filters = (*self._settings.filters, _checkpoint_before)
         try:
             await run_handler(
-                filters, call, self._scope, functools.partial(self._ended, client, call)
+                self._settings.filters,
+                call,
+                self._scope,
+                functools.partial(self._ended, client, call),
             )
         finally:
             client.forget(self)
@@ -433,12 +435,3 @@ async def call_back(**payloads: Any) -> None:
     if current is None or handled_call.get() is not current[1]:
         raise RuntimeError("no call from a gateway is being handled here")
     await current[0].call_back(payloads)
-
-
-async def _checkpoint_before(_call: Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
-    """Run a checkpoint, so that a call that has been cancelled by now never starts its handler.
-
-    This is the innermost filter of each call.
-    """
-    await trio.lowlevel.checkpoint()
-    return await proceed()
