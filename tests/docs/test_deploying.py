@@ -286,7 +286,7 @@ async def test_the_probes_of_kubernetes_work(copy, probe):
 
 
 async def test_the_image_is_built_and_serves():
-    """This runs only where an engine runs, and can get the base image."""
+    """Run only where a container engine runs and can get the base image."""
     docker = needs("docker")
     if subprocess.run([docker, "info"], capture_output=True, check=False).returncode:  # noqa: S603, ASYNC221
         pytest.skip("no container engine is running")

@@ -146,7 +146,9 @@ async def test_the_command_prints_json(url):
         (["--timeout", "nan"], Exit.USAGE, "--timeout must be"),
     ],
 )
-async def test_a_failed_check_is_one_line_and_a_code(url, options, code, complaint):
+async def test_a_failed_check_prints_one_line_and_exits_with_its_code(
+    url, options, code, complaint
+):
     done = await run_cli("health", url, *options)
     assert done.returncode == code
     assert complaint in done.stderr.decode()
@@ -154,7 +156,7 @@ async def test_a_failed_check_is_one_line_and_a_code(url, options, code, complai
     assert done.stdout == b""
 
 
-async def test_without_a_server_the_code_is_another():
+async def test_without_a_server_the_exit_code_says_unreachable():
     done = await run_cli("health", "tcp://127.0.0.1:1")
     assert done.returncode == Exit.UNREACHABLE
     assert done.stderr.count(b"\n") == 1

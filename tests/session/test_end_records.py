@@ -259,7 +259,7 @@ async def websocket_session():
     [(1000, ""), (1001, "moving"), (1011, "out of luck"), (4242, "own code"), (4000, "a\nb\x1b")],
 )
 async def test_the_code_and_reason_of_a_websocket_are_in_the_record(no_time, code, text):
-    """The record of the end says who closed the channel and why, with a WebSocket's code."""
+    """The end record says which side closed the channel and why, with a WebSocket's code."""
     async with websocket_session() as (peer, session):
         await peer.send(frame(CLOSE, code.to_bytes(2) + text.encode()))
         end = await session.wait_closed()

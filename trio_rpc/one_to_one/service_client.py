@@ -163,7 +163,7 @@ class ServiceClient(Generic[T]):
         name: str = "",
         task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
     ) -> SessionEnd:
-        """Run a session over ``channel`` until it ends; return who ended it, and why.
+        """Run a session over ``channel`` until it ends, and return the record of its end.
 
         Calls that wait go out once the session is open. Start this in a nursery to go on meanwhile.
         A cancellation ends the session.

@@ -52,14 +52,14 @@ class Ending(Protocol):
         """Wait until the session is over and its channel closed."""
 
     def record(self) -> SessionEnd:
-        """Return who ended the session, and why."""
+        """Return which side ended the session, and why."""
 
 
 class ClosedEvent:
     """The end of one session, as an event; see :attr:`Session.closed`.
 
     Args:
-        ending: knows whether the session is closed, and who ended it.
+        ending: knows whether the session is closed, and which side ended it.
         owner: the Trio run that the session belongs to.
     """
 
@@ -77,7 +77,7 @@ class ClosedEvent:
         return self._ending.is_closed
 
     async def wait(self) -> SessionEnd:
-        """Wait until the session is over and its channel closed; return who ended it, and why."""
+        """Wait until the session is over and its channel closed; return how it ended, and why."""
         self._owner.check()
         await self._ending.wait_closed()
         return self._ending.record()

@@ -538,7 +538,7 @@ class Lifecycle:
         return f"{text}: {self._closing_reason}" if self._closing_reason else text
 
     def record(self) -> SessionEnd:
-        """Return who ended the session, and why."""
+        """Return which side ended the session, and why."""
         text = str(self.error(Fate.UNKNOWN))
         return SessionEnd(self.ended_by, text, self.cause, self.detail)
 

@@ -480,7 +480,7 @@ class Session:
         return len(self._outgoing.calls)
 
     async def wait_closed(self) -> SessionEnd:
-        """Wait until the session is over and its channel closed; return who ended it, and why."""
+        """Wait until the session is over and its channel closed; return how it ended, and why."""
         return await self.closed.wait()
 
     @property
