@@ -26,7 +26,7 @@ class Node:
 
 
 def nested(levels: int) -> object:
-    """Return lists inside each other: so many levels."""
+    """Return lists inside each other, with this number of levels."""
     value: object = 1
     for _ in range(levels):
         value = [value]
@@ -133,7 +133,7 @@ async def test_a_result_nested_too_deeply_is_an_error_that_says_so(method):
 
 
 @node.needs_node
-async def test_message_js_refuses_what_is_nested_too_deeply(tmp_path):
+async def test_message_js_refuses_values_nested_too_deeply(tmp_path):
     script = f"""
     const nested = (levels) => {{ let value = 1; while (levels-- > 0) value = [value]; return value; }};
     const message = await new Message(host, port).connect();

@@ -89,7 +89,7 @@ WRITTEN = """
             return one
 
     class Orders[T](Store[Order]):
-        '''Has a type parameter of the same name, which is another one.'''
+        '''Its own type parameter has the same name as that of its base.'''
 
         @trio_rpc.method
         async def other(self, one: T) -> list[T]:
@@ -210,7 +210,7 @@ class Older(Generic[T]):
 
 
 @needs_brackets
-def test_the_type_parameter_of_a_service_is_no_name_of_another_class():
+def test_the_type_parameter_of_a_service_is_unknown_in_another_class():
     names = _made(WRITTEN)
     put = names["Store"].put
     put.__annotations__ = {"one": Older[int]}

@@ -436,7 +436,7 @@ async def test_a_filter_cannot_proceed_after_it_has_answered(session_pair, name)
 
 
 @pytest.mark.parametrize("refuses_all", [True, False])
-async def test_law_15_a_refused_scope_raises_the_refusal_and_not_what_the_first_call_in_it_got(
+async def test_law_15_a_refused_scope_raises_the_refusal_and_not_the_error_of_its_first_call(
     session_pair, refuses_all
 ):
     async def refuse(call, proceed):

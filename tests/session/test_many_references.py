@@ -44,14 +44,14 @@ async def caller(session_pair):
 
 
 @pytest.mark.parametrize("name", ["functions", "anything"])
-async def test_a_call_may_have_so_many_functions_and_no_more(caller, name):
+async def test_the_functions_of_a_call_are_bounded(caller, name):
     given = [lambda number=number: number for number in range(MOST + 1)]
     assert await caller.call(name, given[1:]) == MOST
     await refused(caller.call(name, given))
 
 
 @pytest.mark.parametrize("name", ["streams", "anything"])
-async def test_a_call_may_have_so_many_streams_and_no_more(caller, name):
+async def test_the_streams_of_a_call_are_bounded(caller, name):
     given = [numbers() for _ in range(MOST + 1)]
     assert await caller.call(name, given[1:]) == MOST
     await refused(caller.call(name, given))

@@ -80,7 +80,7 @@ INSIDE_MANY = {
     "tuples": (1, 29, b"\x91"),
     "users' types": (64, 50, b""),
 }
-"""An extension, how often it is inside itself, and what it carries before the next one."""
+"""The code of an extension, how often it is inside itself, and the bytes before the next one."""
 
 INSIDE = 12
 """The most work of values inside many extensions, as a multiple of the same values inside none. The

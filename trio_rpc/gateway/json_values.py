@@ -114,7 +114,7 @@ class JsonRead(Read):
         return msgspec.convert(value, adapted, dec_hook=self._decode, str_keys=True)
 
     def check_items(self, value: Any, items: list[Any]) -> None:
-        """Check the items of a set: what one of them has lost cannot be found in the set."""
+        """Check the items of a set, since the set does not show whether one of them lost a part."""
         if has_lost(value, items):
             raise ValueError("an item of a set repeats an element of a set, or a key")
 
@@ -313,7 +313,7 @@ def _is_collection(value: Any) -> bool:
 
 
 def has_lost(value: Any, read: Any) -> bool:
-    """Return whether fewer values were read than came.
+    """Return whether fewer values were read than had arrived.
 
     A set or a dict keeps only one of several values that become equal. Keys that a class does not
     have are ignored, so they are not lost. The items of a set have been checked before:

@@ -220,7 +220,7 @@ def _spread(annotations: Sequence[Any]) -> tuple[tuple[Any, ...], Any]:
 
 
 def collected_types(annotation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
-    """Return what the tuple of ``*args: *tuple[...]`` says.
+    """Return the types of the arguments that ``*args: *tuple[...]`` collects.
 
     The first tuple has the type of each of the first arguments. The second one has the type of all
     others, or nothing if there are none. Returns None if arguments of any number are not the last.

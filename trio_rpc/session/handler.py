@@ -169,7 +169,7 @@ async def _call_filtered(filters: Sequence[Filter], call: IncomingCall) -> Any:
 
 
 async def _checkpoint_before(_call: Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
-    """Run a checkpoint. This is the innermost filter, since those around it may not wait."""
+    """Run a checkpoint. This is the innermost filter, since the filters around it may not wait."""
     await trio.lowlevel.checkpoint()
     return await proceed()
 

@@ -60,7 +60,7 @@ def connect_limit(seconds: float, complaint: str) -> Iterator[None]:
 async def time_limit(
     seconds: float, complaint: str, body: trio.CancelScope | None = None
 ) -> AsyncIterator[None]:
-    """Call :func:`time_limit_in` with a nursery of the block's own.
+    """Call :func:`time_limit_in` with a nursery for the block.
 
     An exception of the block is raised without a group.
     """
@@ -141,7 +141,7 @@ class _Alarm:
             self._wait = trio.CancelScope(deadline=trio.current_time() + self._seconds)
 
     def stop(self) -> None:
-        """Let :meth:`run` return, because the block has ended."""
+        """Make :meth:`run` return, because the block has ended."""
         self._has_stopped = True
         self._wait.cancel(reason="the block has ended")
 

@@ -97,7 +97,7 @@ def check_whole(data: bytes | memoryview, max_nodes: int) -> None:
 
 
 def check_complete(data: bytes) -> None:
-    """Check that the headers in these bytes, exactly one value, claim no more than there is.
+    """Check that these bytes are exactly one value, and end where its headers say.
 
     The values are not counted, since a message with many extensions inside each other would be
     counted once for each of them. Raises DecodeError.
@@ -344,7 +344,7 @@ def may_be_deeper(packet: bytes | memoryview, start: int, end: int, most: int) -
     """Return whether ``packet[start:end]`` could nest containers more than ``most`` deep.
 
     This is much faster than an exact check, and nearly always enough: text and small numbers have
-    no such bytes. Of a long message it says so without a look, which would need a copy.
+    no such bytes. A long message counts as too deep, because looking at it would need a copy.
     """
     size = end - start
     if size <= most or size > 4096:

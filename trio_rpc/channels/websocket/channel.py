@@ -187,7 +187,7 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
                 await close_forcefully(self._stream)
 
     def close_nowait(self) -> bool:
-        """Return whether the connection is closed already: closing it would have to wait."""
+        """Return whether the connection is closed already. Closing an open one must wait."""
         return self._stream.is_closed
 
     def fail(self, reason: Exception | None) -> None:

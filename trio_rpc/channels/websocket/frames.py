@@ -87,7 +87,7 @@ class FrameWatch:
 
 
 def _whole_message(data: bytes) -> int:
-    """Return the length of the message that these bytes are, or -1 if they are not exactly one."""
+    """Return the length of the message, or -1 if these bytes are not exactly one message."""
     if len(data) < 2 or data[0] & (FIN | CONTROL) != FIN:
         return -1
     length = data[1] & LENGTH

@@ -231,8 +231,8 @@ def reason_of(call: OutgoingCall) -> str | None:
 def _in_scope(answer: m.ReplyErr, remote_scope: OutgoingCall) -> m.ReplyErr:
     """Return how a call in a remote scope has failed, as its caller sees it.
 
-    The end of a scope is its last message. So a call that is refused after it has crossed it, and
-    nothing is wrong with its arguments.
+    The scope's terminal message is the last message of the scope. So a call that is refused later
+    has crossed it on the way, and nothing is wrong with its arguments.
     """
     if remote_scope.answer is None or answer.error.get("code") != "invalid_arguments":
         return answer

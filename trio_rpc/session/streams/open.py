@@ -161,7 +161,7 @@ async def _ending(
     except BaseException as exc:
         was_over = call.answer is not None
         await outgoing.close(call, describe_exception(exc))
-        # The send of a duplex only says that the other end takes nothing more.
+        # A failed send on a duplex says only that the other end accepts no more items.
         is_consequence = isinstance(exc, trio.BrokenResourceError) and not receiver.has_raised
         when = "before" if was_over else "as it was closed"
         error = await _error_of(outgoing, call) if is_consequence or not was_over else None
