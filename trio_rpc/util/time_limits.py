@@ -141,7 +141,7 @@ class _Alarm:
             self._wait = trio.CancelScope(deadline=trio.current_time() + self._seconds)
 
     def stop(self) -> None:
-        """Make :meth:`run` return, because the block has ended."""
+        """End :meth:`run`, because the block has ended."""
         self._has_stopped = True
         self._wait.cancel(reason="the block has ended")
 

@@ -474,7 +474,7 @@ def check_form(message: Message, fields: object) -> None:
     arrived = parse_message(fields)
     for name in ("context", "info"):
         entries: dict[str, Any] = getattr(message, name, None) or {}
-        # Credentials, and what is in the map of the metadata, are values of the application.
+        # Credentials, and the entries of the metadata, are values of the application.
         entries |= {
             key: value
             for key, value in (getattr(arrived, name, None) or {}).items()
