@@ -31,6 +31,7 @@ LONGEST_PAUSE: Final = 5.0
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def connect(
     url: str,
     services: object = None,
@@ -157,6 +158,7 @@ async def connect_in(
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def _first_that_opens(
     opening: Callable[[], contextlib.AbstractAsyncContextManager[Session]], wait: float
 ) -> AsyncIterator[Session]:

@@ -19,6 +19,7 @@ __all__ = ["open_parent", "open_process", "serve_parent"]
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_process(
     command: Sequence[str | os.PathLike[str]],
     services: object = None,
@@ -86,6 +87,7 @@ async def open_process(
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_parent(
     services: object = None, *, on_end: OnEnd = "cancel", **options: Unpack[SessionOptions]
 ) -> AsyncIterator[Session]:

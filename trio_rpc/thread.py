@@ -24,6 +24,7 @@ SHARED = ("limits", "registry", "codec", "error_detail")
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_thread(
     target: object,
     services: object = None,

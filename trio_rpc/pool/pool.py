@@ -232,6 +232,7 @@ class Pool:
             yield await self._enter(stack, attempts, opening)
 
     @contextlib.asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def session(self) -> AsyncIterator[Session]:
         """Use one instance for a block: ``async with pool.session() as session``.
 

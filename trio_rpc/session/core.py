@@ -96,6 +96,7 @@ class Core:
         """Begins handlers whose Requests have waited; set by the driver."""
         self._pongs: dict[int, trio.Event] = {}
 
+    @trio.lowlevel.enable_ki_protection
     async def ping(self) -> float:
         """Send a Ping, wait for its Pong, and return the seconds that it took.
 

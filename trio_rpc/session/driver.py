@@ -182,6 +182,7 @@ class _Driver:
         start = functools.partial(self._nursery.start_soon, self._write, name="trio_rpc writer")
         self._core.incoming.context.copy().run(start)
 
+    @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:
         try:
             with self._writing:

@@ -120,6 +120,7 @@ def outcome_of(exc: BaseException) -> Outcome:
     return CANCELLED if error is None else Outcome(error=error)
 
 
+@trio.lowlevel.disable_ki_protection
 def invoke(call: IncomingCall) -> Any:
     """Call the handler's function. If it makes a stream, its items go to the call's sender."""
     call.has_begun = True

@@ -295,6 +295,7 @@ class Lifecycle:
         self._move(Event.GOODBYE)
         self.activity_ended()
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self, *, reason: str = "", grace: float | None = None) -> None:
         """Close the session: say Goodbye, let calls in flight end, then close the channel.
 

@@ -41,6 +41,7 @@ OnEnd: TypeAlias = Literal["cancel", "keep"]
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_session(
     channel: trio.abc.Channel[bytes],
     services: object = None,
@@ -161,6 +162,7 @@ def check_on_end(on_end: object) -> None:
 
 
 @contextlib.contextmanager
+@trio.lowlevel.enable_ki_protection
 def cancelled_at_end(*cores: Core) -> Iterator[None]:
     """Cancel the block if one of these sessions ends and this program has not closed any (law 17).
 
@@ -194,6 +196,7 @@ def cancelled_at_end(*cores: Core) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def run_session(
     core: Core, *, on_end: OnEnd, wait_until_open: bool = True
 ) -> AsyncIterator[Session]:

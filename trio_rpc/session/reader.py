@@ -146,6 +146,7 @@ class Reader:
         self._load.leave(self._take_turn)
         self._actions = _NO_ACTIONS
 
+    @trio.lowlevel.enable_ki_protection
     async def lead(self) -> None:
         """Read until the session is over, and then end it.
 
@@ -180,6 +181,7 @@ class Reader:
         # Not in the context of the task that made room.
         self._core.incoming.context.copy().run(start)
 
+    @trio.lowlevel.enable_ki_protection
     async def _resume(self) -> None:
         await self._handle(trio.CancelScope(), Reader._begin_waiting, Reader.resume)
 

@@ -83,6 +83,7 @@ class Watchman:
             trio.lowlevel.reschedule(self._sleeper)
             self._sleeper = None
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Look after sessions until :meth:`stop`, or until cancelled."""
         while not self._is_over:

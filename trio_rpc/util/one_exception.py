@@ -36,6 +36,7 @@ class _OneException:
     def __enter__(self) -> list[BaseException]:
         return self._body
 
+    @trio.lowlevel.enable_ki_protection
     def __exit__(
         self,
         _kind: type[BaseException] | None,

@@ -98,9 +98,11 @@ class catching:  # noqa: N801 - it is used as a function
     def __init__(self, scope: trio.CancelScope) -> None:
         self._scope = scope
 
+    @trio.lowlevel.enable_ki_protection
     def __enter__(self) -> trio.CancelScope:
         return self._scope.__enter__()
 
+    @trio.lowlevel.enable_ki_protection
     def __exit__(
         self,
         kind: type[BaseException] | None,

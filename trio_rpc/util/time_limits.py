@@ -43,6 +43,7 @@ def was_blocked(deadline: float, interval: float) -> bool:
 
 
 @contextmanager
+@trio.lowlevel.enable_ki_protection
 def connect_limit(seconds: float, complaint: str) -> Iterator[None]:
     """Raise TimeoutError with the text ``complaint`` if a TCP connection takes longer to make.
 
@@ -57,6 +58,7 @@ def connect_limit(seconds: float, complaint: str) -> Iterator[None]:
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def time_limit(
     seconds: float, complaint: str, body: trio.CancelScope | None = None
 ) -> AsyncIterator[None]:
@@ -84,6 +86,7 @@ async def time_limit(
 
 
 @contextmanager
+@trio.lowlevel.enable_ki_protection
 def time_limit_in(
     nursery: trio.Nursery, seconds: float, complaint: str, body: trio.CancelScope | None = None
 ) -> Iterator[None]:

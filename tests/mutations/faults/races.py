@@ -6,7 +6,31 @@ from ..fault import fault
 
 RACES = "session/test_races.py"
 
+INTERRUPTED = "session/test_interrupted_anywhere.py"
+PROTECTED = "    @trio.lowlevel.enable_ki_protection\n"
+
 FAULTS = (
+    fault(
+        "Ctrl-C may interrupt the reader between two steps",
+        "session/reader.py",
+        f"{PROTECTED}    async def lead(",
+        "    async def lead(",
+        INTERRUPTED,
+    ),
+    fault(
+        "Ctrl-C may interrupt a caller between two steps",
+        "session/calls/outgoing.py",
+        f"{PROTECTED}    async def request(",
+        "    async def request(",
+        INTERRUPTED,
+    ),
+    fault(
+        "Ctrl-C does not interrupt a handler that never waits",
+        "session/calls/eager.py",
+        "@trio.lowlevel.disable_ki_protection\ndef _first_step(",
+        "def _first_step(",
+        INTERRUPTED,
+    ),
     fault(
         "a call answered in the tick of its cancellation is cancelled",
         "session/calls/outgoing.py",

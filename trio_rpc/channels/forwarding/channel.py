@@ -328,6 +328,7 @@ class Forwarding:
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_forwarding(
     carrier: trio.abc.Channel[bytes],
     routes: Mapping[str, ChannelHandler] | None = None,

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, TypeVar
 
+import trio
+
 __all__ = ["EagerCoroutine", "begin", "is_awaitable"]
 
 
@@ -27,6 +29,7 @@ class EagerCoroutine:
         self._context = context
         self._trap = trap
 
+    @trio.lowlevel.disable_ki_protection  # an endless loop in a handler can be interrupted
     @types.coroutine
     def rest(self) -> Generator[Any, Any, Any]:
         """Run the rest of the coroutine, and return its result."""
@@ -68,6 +71,7 @@ def begin(
     return EagerCoroutine(coroutine, context, trap), None
 
 
+@trio.lowlevel.disable_ki_protection
 def _first_step(
     function: Callable[[T], Awaitable[Any]], argument: T
 ) -> tuple[Coroutine[Any, Any, Any], Any]:

@@ -85,6 +85,7 @@ _KNOWN_LEAST = [Fate.NOT_STARTED, Fate.STOPPED, Fate.UNKNOWN]
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def filtered(
     filters: Sequence[Callable[[C, Proceed], Awaitable[Any]]],
     call: C,

@@ -172,6 +172,7 @@ class OutgoingCalls:
 
     # ── calling ──────────────────────────────────────────────────────────────────────────────
 
+    @trio.lowlevel.enable_ki_protection
     async def request(
         self,
         method: RemoteMethod,
@@ -238,8 +239,6 @@ class OutgoingCalls:
             return answer.result
         return converted(convert, answer.result, self.limits.max_nodes)
 
-    # If Ctrl-C interrupted this between taking a Reply and recording it, it would wait forever.
-    @trio.lowlevel.enable_ki_protection
     async def _receive_reply(self, call: OutgoingCall) -> None:
         """Receive one packet, which may hold this call's end. A cancellation sends Cancel."""
         try:
@@ -258,6 +257,7 @@ class OutgoingCalls:
             if self.protocol.has_data:
                 self.writer.send()  # a Pong, about which the reader gets no event
 
+    @trio.lowlevel.enable_ki_protection
     async def open(
         self,
         method: RemoteMethod,
@@ -381,6 +381,7 @@ class OutgoingCalls:
         self._calls = self._calls or Admission(self._room_for_calls)
         await self._calls.wait()
 
+    @trio.lowlevel.enable_ki_protection
     async def notify(
         self,
         method: RemoteMethod,
@@ -538,6 +539,7 @@ class OutgoingCalls:
             call.deadline = math.inf
             call.task_status.started(value)
 
+    @trio.lowlevel.enable_ki_protection
     async def close(self, call: OutgoingCall, reason: str) -> None:
         """End an opened call: cancel it, and wait until it has ended (law 2)."""
         if call.answer is None and self.calls.get(call.id) is call:
@@ -562,6 +564,7 @@ class OutgoingCalls:
             del self.calls[call.id]
             self.writer.send()
 
+    @trio.lowlevel.enable_ki_protection
     async def failure(self, call: OutgoingCall) -> Exception:
         """Make the exception for a failed opened call."""
         answer = await self._settle(call)

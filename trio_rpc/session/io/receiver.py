@@ -116,8 +116,6 @@ class Receiver:
             and self._failure is None
         )
 
-    # Ctrl-C may interrupt this only while it waits, not between taking a packet and recording it.
-    @trio.lowlevel.enable_ki_protection
     async def receive_reply(self, call: int) -> m.Reply | m.ReplyErr | None:
         """Receive one packet, in a caller; return the end of its call if that is the first message.
 

@@ -110,6 +110,7 @@ class ItemReceiver(ItemStream[Any]):
 
     # ── for its user ─────────────────────────────────────────────────────────────────────────
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Any:
         """Return the next item. A cancelled receive loses nothing.
 
@@ -122,6 +123,7 @@ class ItemReceiver(ItemStream[Any]):
         """
         return self._take(await self._wait_for_items())
 
+    @trio.lowlevel.enable_ki_protection
     async def receive_many(self) -> list[Any]:
         """Return all items that have arrived, at least one; see :meth:`ItemStream.receive_many`."""
         return self._take_many(await self._wait_for_items())
@@ -138,6 +140,7 @@ class ItemReceiver(ItemStream[Any]):
             await self._wait(call)
         return call
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """Leave the stream: cancel its producer, and wait until it has ended (law 2)."""
         self._bound.check_run()
@@ -347,6 +350,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
         self._fate = fate
         self._end(trio.BrokenResourceError)
 
+    @trio.lowlevel.enable_ki_protection
     async def send(self, value: Any) -> None:
         """Send one item; wait while the consumer is slow. A cancelled send has sent nothing.
 
@@ -368,6 +372,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
             # because no error may follow a sent item.
             await trio.lowlevel.cancel_shielded_checkpoint()
 
+    @trio.lowlevel.enable_ki_protection
     async def put(self, value: Any) -> None:
         """Send one item as :meth:`send` does, but with a checkpoint only after several items."""
         self._left -= 1
@@ -407,6 +412,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
         if self._credit.tasks:
             self._credit.let_in()  # it wakes one task at a time, and the next may also have credit
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """End the stream. Items that were sent are still delivered."""
         self._outgoing.check_run()

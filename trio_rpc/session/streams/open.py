@@ -89,6 +89,7 @@ class DuplexChannel(trio.abc.Channel[Any], ItemStream[Any]):
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_stream(
     outgoing: OutgoingCalls,
     method: RemoteMethod,
@@ -109,6 +110,7 @@ async def open_stream(
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_duplex(
     outgoing: OutgoingCalls,
     method: RemoteMethod,
@@ -148,6 +150,7 @@ async def _served(sender: ItemSender) -> AsyncGenerator[Any, None]:
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def _ending(
     outgoing: OutgoingCalls, call: OutgoingCall, receiver: ItemReceiver
 ) -> AsyncIterator[None]:

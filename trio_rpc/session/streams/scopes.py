@@ -210,6 +210,7 @@ class RemoteScope:
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_scope(session: ScopedCaller, outgoing: OutgoingCalls) -> AsyncIterator[RemoteScope]:
     """Open a remote scope while the block lasts. Its calls have ended when the block ends."""
     body = trio.CancelScope()
