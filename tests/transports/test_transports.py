@@ -20,6 +20,7 @@ ALONE = {
     "test_costs.py": "counts packets, bytes, waits and steps",
     "test_garbage.py": "counts objects; Trio's TLS leaves a reference cycle",
     "test_interrupt.py": "runs Trio itself",
+    "test_interrupted_anywhere.py": "runs Trio itself",
     "test_options_checked.py": "about refusals before there is a channel",
     "test_pacing.py": "checks the messages of a hand-written peer",
     "test_trace_details.py": "about texts, times and the order of steps at one end",
