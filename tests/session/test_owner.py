@@ -6,6 +6,7 @@ import pytest
 import trio
 
 import trio_rpc
+from trio_rpc.channels import memory_channel_pair, open_forwarding
 from trio_rpc.testing import open_session_pair
 
 TEXT = r"belongs to the Trio run in thread .* that opened it, .*trio\.from_thread\.run"
@@ -191,3 +192,47 @@ async def test_a_session_of_a_run_that_is_over_says_so_in_a_later_run_of_the_sam
         trio.run(later, lambda: proxy.echo(1))
 
     await trio.to_thread.run_sync(two_runs)
+
+
+async def _echo(channel):
+    await channel.send(await channel.receive())
+
+
+@pytest.mark.parametrize(
+    "use",
+    [lambda forwarding: forwarding.open("echo"), lambda forwarding: forwarding.wait_closed()],
+    ids=["open", "wait_closed"],
+)
+async def test_a_forwarding_raises_in_another_run_and_goes_on(use):
+    ours, theirs = memory_channel_pair()
+    async with (
+        open_forwarding(ours, {"echo": _echo}),
+        open_forwarding(theirs) as forwarding,
+    ):
+        await refused(lambda: use(forwarding))
+        async with await forwarding.open("echo") as channel:
+            await channel.send(b"hello")
+            assert await channel.receive() == b"hello"
+
+
+PROVIDER_USES = {
+    "proxy": lambda provider: sync(lambda: provider.proxy("b", Service)),
+    "remove": lambda provider: sync(lambda: provider.remove("a")),
+    "run": lambda provider: provider.run(),
+}
+
+
+@pytest.mark.parametrize("use", PROVIDER_USES.values(), ids=PROVIDER_USES)
+async def test_a_service_provider_that_runs_raises_in_another_run_and_goes_on(use):
+    handler = trio_rpc.ConnectionHandler("a", lambda _client: Service())
+    async with trio.open_nursery() as nursery:
+        (url,) = await nursery.start(trio_rpc.serve_connections, [handler], "tcp://127.0.0.1:0")
+        provider = trio_rpc.ServiceProvider(url)
+        proxy = provider.proxy("a", Service)
+        await nursery.start(provider.run)
+        await refused(lambda: use(provider))
+        assert await proxy.echo(1) == 1
+        provider.remove("a")
+        with pytest.raises(trio_rpc.SessionClosed):
+            await proxy.echo(2)
+        nursery.cancel_scope.cancel()

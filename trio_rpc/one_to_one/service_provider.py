@@ -26,6 +26,7 @@ from trio_rpc.services.proxies import Proxy
 from trio_rpc.session.options import SessionOptions, make_options
 from trio_rpc.util.conflict_detector import ConflictDetector
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.owner import Owner
 from trio_rpc.util.reconnect import keep_connected
 from trio_rpc.util.time_limits import time_limit
 from trio_rpc.wire.limits import Limits
@@ -91,6 +92,8 @@ class ServiceProvider:
         self._options = options
         self._clients: dict[str, ServiceClient[Any]] = {}
         self._connection: _Connection | None = None
+        self._owner: Owner | None = None
+        """The run that :meth:`run` is called in, while it runs."""
         self._running = ConflictDetector("this service provider is running")
         self._new_client(None, None)  # so that a wrong argument raises here
 
@@ -140,6 +143,7 @@ class ServiceProvider:
             ValueError: there is a proxy for this path, the path is empty or too long, or the client
                 accepts larger packets than the provider's connection.
         """
+        self._check_run()
         check_name(path)
         check_packets(f"the client for {path!r}", client.limits, self._limits)
         if path in self._clients:
@@ -160,6 +164,7 @@ class ServiceProvider:
         Raises:
             ValueError: there is no proxy for this path.
         """
+        self._check_run()
         client = self._clients.pop(path, None)
         if client is None:
             raise ValueError(f"there is no proxy for the path {path!r}")
@@ -184,7 +189,9 @@ class ServiceProvider:
             ValueError: the URL is not valid.
             trio.BusyResourceError: this provider is running already.
         """
+        self._check_run()
         with self._running:
+            self._owner = Owner("this service provider, while it runs,")
             attempts = _Attempts(self._connect, task_status)
             for client in self._clients.values():
                 client.expect()
@@ -195,9 +202,15 @@ class ServiceProvider:
                     max_delay=self._delays.max_delay,
                 )
             finally:
+                self._owner = None
                 if attempts.have_connected:
                     for client in self._clients.values():
                         client.fail(_ended)
+
+    def _check_run(self) -> None:
+        """Raise RuntimeError in another Trio run than that of :meth:`run`."""
+        if self._owner is not None:
+            self._owner.check()
 
     async def _connect(self, connected: Callable[[], None]) -> None:
         """Make one connection, and use it until it is lost."""

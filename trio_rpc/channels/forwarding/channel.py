@@ -15,6 +15,7 @@ from trio_rpc.channels.forwarding.frames import check_name
 from trio_rpc.channels.forwarding.routes import ChannelHandler, Router
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.owner import Owner
 from trio_rpc.util.per_run import PerRun
 from trio_rpc.util.raised import text_of
 from trio_rpc.util.rate_limited_log import RateLimitedLog
@@ -256,6 +257,7 @@ class Forwarding:
         self._handlers = handlers
         self._complaints = _complaints.get()
         self._running = 0
+        self._owner = Owner("this forwarding")
         self._handler_ended = trio.lowlevel.ParkingLot()
         self._driver = Driver(carrier, limits, self._on_open)
 
@@ -278,6 +280,7 @@ class Forwarding:
             trio.BrokenResourceError: the carrier has failed; its ``__cause__`` says why.
             trio.ClosedResourceError: the block of this forwarding has been left.
         """
+        self._owner.check()
         check_name(name)
         await trio.lowlevel.checkpoint()
         return ForwardingChannel(self._driver, await self._driver.open(name))
@@ -287,6 +290,7 @@ class Forwarding:
 
         The handlers still receive packets that arrived before. Do not await this in a handler.
         """
+        self._owner.check()
         await self._driver.closed.wait()
         while self._running:
             await self._handler_ended.park()
