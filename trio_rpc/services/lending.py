@@ -31,6 +31,7 @@ from trio_rpc.services.aliases import UNIONS, aliased, bare, identity, stands_fo
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.functions import STREAMS, FunctionTypes, function_types
 from trio_rpc.services.records import Record, is_typed_dict, record_of
+from trio_rpc.wire.simpler import model_fields, model_keys, simplifier
 from trio_rpc.wire.to_msgpack import AsData, InPlaceOf, has_data
 
 __all__ = [
@@ -271,7 +272,11 @@ def _of_contents(annotation: Any, names: Names, within: Mapping[Any, _Again]) ->
     meaning = aliased(annotation)
     if meaning is not None:
         return preparer(meaning, names, within)
-    return _of_record(annotation, names, within) or _of_data(annotation)
+    return (
+        _of_record(annotation, names, within)
+        or _of_model(annotation, names, within)
+        or _of_data(annotation)
+    )
 
 
 def _prepared(how: Prepare | None, value: Any) -> Any:
@@ -381,16 +386,69 @@ def _of_record(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> P
             if type(value) is dict
             else value
         )
-    as_data = _of_data(annotation)
-    return lambda value: (
-        InPlaceOf(value, _taken_apart(record, hows, value))
-        if type(value) is record.cls
-        else _prepared(as_data, value)
-    )
+    return _of_instances(record, hows, _of_data(annotation), names)
+
+
+def _of_instances(
+    record: Record, hows: Mapping[str, Prepare | None], as_data: Prepare | None, names: Names
+) -> Prepare:
+    """Return the preparer of instances of a class with fields, and of its subclasses."""
+    records: dict[type, Record | None] = {record.cls: record}
+
+    def prepare(value: Any) -> Any:
+        cls = type(value)
+        if cls not in records:
+            if not isinstance(value, record.cls):
+                return _prepared(as_data, value)
+            records[cls] = _record_or_none(cls, names)
+        found = records[cls]
+        if found is None:
+            return _prepared(as_data, value)
+        return InPlaceOf(value, _taken_apart(found, hows, value))
+
+    return prepare
+
+
+def _record_or_none(cls: type, names: Names) -> Record | None:
+    try:
+        return record_of(cls, names)
+    except TypeError:
+        return None  # only a type checker can resolve an annotation of the subclass
 
 
 def _taken_apart(record: Record, hows: Mapping[str, Prepare | None], value: Any) -> Any:
-    each = [(one, _prepared(hows[one.name], getattr(value, one.name))) for one in record.fields]
+    each = [(one, _prepared(hows.get(one.name), getattr(value, one.name))) for one in record.fields]
+    config: Any = getattr(record.cls, "__struct_config__", None)
+    tag = None if config is None else config.tag  # it tells the members of a union apart
     if record.is_array:
-        return [item for _, item in each]
-    return {one.key: item for one, item in each if item is not msgspec.UNSET}
+        return [*(() if tag is None else (tag,)), *(item for _, item in each)]
+    tags = {} if tag is None else {config.tag_field: tag}
+    return tags | {one.key: item for one, item in each if item is not msgspec.UNSET}
+
+
+def _of_model(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> Prepare | None:
+    """Return the preparer of a Pydantic model, if it lends some of its fields."""
+    cls = get_origin(annotation) or annotation
+    fields = model_fields(cls) if isinstance(cls, type) else None
+    hows = {
+        name: how
+        for name, field in (fields or {}).items()
+        if (how := preparer(field.annotation, names, within)) is not None
+    }
+    if not hows:
+        return None
+    return lambda value: (
+        InPlaceOf(value, _model_taken_apart(hows, value)) if isinstance(value, cls) else value
+    )
+
+
+def _model_taken_apart(hows: Mapping[str, Prepare], value: Any) -> Any:
+    cls = type(value)
+    simplify, keys = simplifier(cls), model_keys(cls)
+    if simplify is None or keys is None:
+        return value
+    simpler = simplify(value)
+    if getattr(cls, "__pydantic_root_model__", False):
+        return hows["root"](simpler)
+    prepared = {keys[name]: how(getattr(value, name)) for name, how in hows.items() if name in keys}
+    return simpler | prepared

@@ -110,6 +110,20 @@ FAULTS = (
         "services/test_unsendable_results.py",
     ),
     fault(
+        "a Struct with a function in it is sent without the tag that tells it from others",
+        "services/lending.py",
+        "    tags = {} if tag is None else {config.tag_field: tag}\n",
+        "    tags = {}\n",
+        "session/test_functions_in_fields.py",
+    ),
+    fault(
+        "functions in a subclass of the annotated class are lent without their types",
+        "services/lending.py",
+        "            records[cls] = _record_or_none(cls, names)\n",
+        "            records[cls] = None\n",
+        "session/test_functions_in_fields.py",
+    ),
+    fault(
         "a missing argument is not noticed before the function is called",
         "services/signatures.py",
         "            if one.required and one.name not in bound and one not in by_position:\n",
