@@ -613,6 +613,18 @@ class Board:
     places: dict[Place, int]
 
 
+class BoardModel(pydantic.BaseModel):
+    places: dict[tuple[int, int], int]
+
+
+class BoardRoot(pydantic.RootModel[dict[tuple[int, int], int]]): ...
+
+
+@dataclasses.dataclass
+class Boards:
+    all: list[BoardModel]
+
+
 @pytest.mark.parametrize(
     "annotation",
     [
@@ -626,6 +638,9 @@ class Board:
         Mapping[frozenset[int], int],
         list[dict[str, dict[tuple[int, ...], int]]],
         Board | None,
+        BoardModel,
+        BoardRoot,
+        Boards,
         dict[bool | tuple[int, ...], int],
     ],
     ids=str,
@@ -717,3 +732,98 @@ def test_converting_the_arguments_of_a_call_has_a_bounded_cost():
 def test_the_gateways_own_results_have_no_such_bound():
     paths = [pathlib.Path("a")] * 40_000  # a quarter of a million units, and more
     assert Form(list[pathlib.Path], adapt(list[pathlib.Path])).write(paths) == ["a"] * 40_000
+
+
+OnItem = Callable[[int], Awaitable[None]]
+
+
+@dataclasses.dataclass
+class Hooks:
+    on: OnItem
+    name: str = ""
+
+
+@attrs.define
+class AttrsHooks:
+    on: OnItem
+
+
+class StructHooks(msgspec.Struct):
+    on: list[OnItem]
+
+
+class NamedHooks(NamedTuple):
+    on: OnItem
+
+
+class DictHooks(TypedDict):
+    on: OnItem
+
+
+class ModelHooks(pydantic.BaseModel):
+    on: OnItem
+
+
+class RootHooks(pydantic.RootModel[list[OnItem]]): ...
+
+
+@dataclasses.dataclass
+class MoreHooks:
+    inner: dict[str, ModelHooks]
+
+
+@dataclasses.dataclass
+class MayHook:
+    on: OnItem | None = None
+    parts: list[MayHook] = dataclasses.field(default_factory=list)
+
+
+class MayHookModel(pydantic.BaseModel):
+    on: OnItem | None = None
+    parts: list[MayHookModel] = []
+
+
+@dataclasses.dataclass
+class Chain:
+    after: Chain | None
+    name: str
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Hooks,
+        AttrsHooks,
+        StructHooks,
+        NamedHooks,
+        DictHooks,
+        ModelHooks,
+        RootHooks,
+        MoreHooks,
+        list[Hooks],
+        Hooks | None,
+        Hooks | ModelHooks,
+    ],
+    ids=str,
+)
+def test_objects_that_always_have_a_function_are_refused_when_a_gateway_is_made(annotation):
+    async def take(self, x): ...
+
+    async def give(self): ...
+
+    take.__annotations__["x"] = give.__annotations__["return"] = annotation
+    for function, what in ((take, "'x' can never be passed"), (give, "its result can never be")):
+        service = type("Service", (), {"do": trio_rpc.method(function)})()
+        with pytest.raises(TypeError, match=f"^do, in a gateway: {what}.*no functions inside"):
+            Gateway(service)
+
+
+@pytest.mark.parametrize("annotation", [MayHook, MayHookModel, Hooks | int, Chain], ids=str)
+def test_objects_that_may_have_no_function_are_accepted_by_a_gateway(annotation):
+    async def take(self, x): ...
+
+    async def give(self): ...
+
+    take.__annotations__["x"] = give.__annotations__["return"] = annotation
+    for function in (take, give):
+        Gateway(type("Service", (), {"do": trio_rpc.method(function)})())

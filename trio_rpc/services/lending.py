@@ -94,26 +94,50 @@ PrepareAll: TypeAlias = Callable[
 ]
 
 
-def is_reference_type(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
-    """Return whether only functions and streams fit an annotation, or containers of them."""
+def is_reference_type(
+    annotation: Any, within: frozenset[Any] = frozenset(), *, in_fields: bool = False
+) -> bool:
+    """Return whether only functions and streams fit an annotation, or containers of them.
+
+    Args:
+        annotation: the annotation.
+        within: the aliases and classes around this annotation.
+        in_fields: whether a class counts as a container if it has a required field for a function
+            or a stream. It does unless a TypeRegistry says how its objects are sent.
+    """
     meaning = stands_for(annotation) if isinstance(annotation, TypeVar) else aliased(annotation)
-    if meaning is not None:
-        key = identity(annotation)
-        return key not in within and is_reference_type(meaning, within | {key})
+    key = identity(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
+
+    def holds(one: Any) -> bool:
+        return is_reference_type(one, within | {key}, in_fields=in_fields)
+
+    if meaning is not None:
+        return key not in within and holds(meaning)
     if origin in UNIONS:
-        return all(is_reference_type(one, within) for one in args if one is not types.NoneType)
+        return all(holds(one) for one in args if one is not types.NoneType)
     if origin is Annotated:
-        return is_reference_type(args[0], within)
-    if (
-        identity(annotation) in STREAMS
-        or origin in STREAMS
-        or function_types(annotation) is not None
-    ):
+        return holds(args[0])
+    if key in STREAMS or origin in STREAMS or function_types(annotation) is not None:
         return True
-    if origin is None or origin is Literal:
+    if origin is Literal:
         return False
-    return any(is_reference_type(one, within) for one in args)
+    if in_fields and key not in within and (parts := _required_parts(annotation)):
+        return any(holds(one) for one in parts)
+    return any(holds(one) for one in args)
+
+
+def _required_parts(annotation: Any) -> list[Any]:
+    """Return the annotations of the fields that every object of a class has."""
+    cls = get_origin(annotation) or annotation
+    models = model_fields(cls) if isinstance(cls, type) else None
+    if models is not None:
+        return [field.annotation for field in models.values() if field.is_required()]
+    try:
+        record = record_of(annotation, NO_NAMES)
+    except (TypeError, NameError):
+        return []  # only a type checker can resolve an annotation of the class
+    return [field.annotation for field in record.fields if field.is_required] if record else []
 
 
 def why_never_lent(annotation: Any, within: frozenset[Any] = frozenset()) -> str | None:

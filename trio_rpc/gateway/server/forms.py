@@ -234,7 +234,10 @@ def _check_parameters(method: BoundMethod) -> None:
             why = "requires arguments by position, but browsers pass them by name: give each a name"
         if why is not None:
             raise TypeError(f"{method.name}, in a gateway: {parameter.name!r} {why}")
-    why = _why_unfit(method.name, "its result", method.signature.annotation("return"))
+    result = method.signature.annotation("return")
+    why = _why_unfit(method.name, "its result", result)
+    if is_reference_type(result, in_fields=True):
+        why = "can never be sent: JSON has no streams, and no functions inside other values"
     if why is not None:
         raise TypeError(f"{method.name}, in a gateway: its result {why}")
 
@@ -260,7 +263,7 @@ def _why_never_given(parameter: Parameter, annotation: Any) -> str | None:
         if name in RESERVED | ENVELOPE:
             return "cannot be the name of a callback: messages use this key themselves"
         return None
-    if is_reference_type(annotation):
+    if is_reference_type(annotation, in_fields=True):
         return "can never be passed: JSON has no streams, and no functions inside other values"
     return None
 

@@ -11,6 +11,7 @@ from trio_rpc.services.aliases import UNIONS, bare
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.records import record_of
 from trio_rpc.services.unions import field_names
+from trio_rpc.wire.simpler import model_fields
 
 __all__ = ["why_unfit"]
 
@@ -49,10 +50,19 @@ def _keys_in(annotation: Any, seen: set[Any]) -> Iterator[tuple[Any, Any]]:
     for one in args:
         for part in one if isinstance(one, list) else (one,):
             yield from _keys_in(part, seen)
-    if field_names(origin or annotation) is not None:
-        record = record_of(annotation, Names({}, {}))
-        for field in () if record is None else record.fields:
-            yield from _keys_in(field.annotation, seen)
+    for part in _fields_of(annotation, origin or annotation):
+        yield from _keys_in(part, seen)
+
+
+def _fields_of(annotation: Any, cls: Any) -> list[Any]:
+    """Return the annotations of the fields of a class; none for other annotations."""
+    models = model_fields(cls) if isinstance(cls, type) else None
+    if models is not None:
+        return [field.annotation for field in models.values()]
+    if field_names(cls) is None:
+        return []
+    record = record_of(annotation, Names({}, {}))
+    return [] if record is None else [field.annotation for field in record.fields]
 
 
 def _is_never_key(key: Any) -> bool:
