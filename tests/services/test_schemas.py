@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -14,10 +14,12 @@ from uuid import UUID
 import attrs
 import msgspec
 import pydantic
+import pydantic.dataclasses
 import pytest
 import trio
 
 import trio_rpc
+from trio_rpc.services.typescript import typescript
 
 UserId = NewType("UserId", int)
 Positive = Annotated[int, msgspec.Meta(gt=0)]
@@ -186,6 +188,45 @@ def test_an_enum_and_a_model_of_pydantic():
     assert classes["Order"]["properties"]["number"]["minimum"] == 1
     assert classes["Order"]["properties"]["part_of"]["anyOf"][0] == {"$ref": "#/$defs/Order"}
     assert list(classes) == ["Order"]
+
+
+class Hooks(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+
+    on: Callable[[int], Awaitable[None]] | None = None
+    each: list[Callable[[int], Awaitable[None]]] = []
+    items: AsyncIterator[int]
+    number: int
+
+
+class HookRoot(pydantic.RootModel[list[Callable[[int], Awaitable[None]]]]): ...
+
+
+@pydantic.dataclasses.dataclass
+class HookFields:
+    on: Callable[[int], Awaitable[None]]
+    number: int
+
+
+def test_functions_and_streams_in_models_have_an_empty_schema_as_in_dataclasses():
+    fields = defs(Hooks)[1]["Hooks"]["properties"]
+    assert fields["on"]["anyOf"] == [{}, {"type": "null"}]
+    assert fields["each"]["items"] == {}
+    assert fields["items"].get("type") is None
+    assert fields["number"]["type"] == "integer"
+    assert defs(HookRoot)[1]["HookRoot"]["items"] == {}
+    fields = defs(HookFields)[1]["HookFields"]["properties"]
+    assert fields["on"].get("type") is None
+    assert fields["number"]["type"] == "integer"
+    assert "on?: unknown" in typescript(_service(Hooks))
+
+
+def _service(annotation):
+    class Service:
+        @trio_rpc.method
+        async def take(self, value: annotation) -> None: ...  # type: ignore[valid-type]
+
+    return Service()
 
 
 def test_classes_with_the_same_name_stay_apart():

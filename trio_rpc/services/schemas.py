@@ -11,6 +11,7 @@ import collections.abc
 import datetime as dt
 import enum
 import fractions
+import functools
 import inspect
 import ipaddress
 import json
@@ -214,7 +215,7 @@ class _Writer:
             from pydantic import TypeAdapter  # noqa: PLC0415 - only if its user has it
 
             make = TypeAdapter(cls).json_schema
-        made = dict(make(ref_template=DEFS + "{model}"))
+        made = dict(make(ref_template=DEFS + "{model}", schema_generator=_generator()))
         components = made.pop("$defs", {})
         reference = made if "$ref" in made else {"$ref": DEFS + cls.__name__}
         if reference is not made:
@@ -355,6 +356,23 @@ def _has_parameters(annotation: Any) -> bool:
         if get_origin(one) is collections.abc.Callable and args and isinstance(args[0], list):
             return True
     return False
+
+
+@functools.cache
+def _generator() -> Any:
+    """Return what makes the schemas of models: {} for a field that JSON has no schema for.
+
+    Such a field is a function, a stream, or of a class that only its validator knows. Pydantic
+    itself raises an error for the whole model.
+    """
+    from pydantic.json_schema import GenerateJsonSchema  # noqa: PLC0415 - only with a model
+
+    class Generator(GenerateJsonSchema):
+        def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchema:
+            del schema, error_info
+            return {}
+
+    return Generator
 
 
 def _any_of(schemas: list[JsonSchema]) -> JsonSchema:
