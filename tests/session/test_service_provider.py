@@ -378,6 +378,32 @@ async def test_a_provider_that_is_cancelled_ends_its_sessions_and_calls(unix, ta
             assert await spell.name_of() == "spell"
 
 
+async def test_a_client_that_was_removed_may_be_added_again_at_once(unix):
+    made = []
+    handler = ConnectionHandler("plugins/{name}", functools.partial(Plugin, made), Screen)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_connections, [handler], unix)
+        provider = ServiceProvider(unix)
+        client = provider.add("plugins/a", ServiceClient(Plugin, Screen()))
+        provider.remove("plugins/a")
+        provider.add("plugins/a", client)  # before there is a connection
+        await nursery.start(provider.run)
+        assert await client.proxy.name_of() == "a"
+        for name in ("b", "c", "d"):  # the session of "a" has not ended yet
+            provider.remove(f"plugins/{chr(ord(name) - 1)}")
+            provider.add(f"plugins/{name}", client)
+        names = []
+        while names[-1:] != ["d"]:
+            with contextlib.suppress(SessionClosed):  # of an earlier session
+                names.append(await client.proxy.name_of())
+        assert names == ["d"]
+        provider.remove("plugins/d")
+        with pytest.raises(SessionClosed, match="its path was removed"):
+            while True:
+                await client.proxy.name_of()
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("when", ["before", "during", "refused"])
 async def test_a_removed_path_is_closed_and_may_be_used_again(unix, when, clock):
     async with place_at(unix) as place:

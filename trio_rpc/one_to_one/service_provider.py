@@ -136,7 +136,8 @@ class ServiceProvider:
 
         Args:
             path: as in :meth:`proxy`.
-            client: a client that is connected with nothing else.
+            client: a client that is connected with nothing else. One that was removed may be added
+                again.
 
         Raises:
             TypeError: the path is not a str.
@@ -149,7 +150,9 @@ class ServiceProvider:
         if path in self._clients:
             raise ValueError(f"there is a proxy for the path {path!r}")
         self._clients[path] = client
-        if self._connection is not None:
+        if self._connection is None:
+            client.expect()  # it may have been removed before, and then its calls raise
+        else:
             self._connection.add(path, client)
         return client
 
@@ -272,6 +275,14 @@ class _Attempts:
             self._task_status.started()
 
 
+class _Opened:
+    """The channel of one client, from :meth:`_Connection.add` to its removal."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.ended = trio.Event()
+
+
 class _Connection:
     """One connection to the server: keeps the channel of each path open while it lasts.
 
@@ -289,20 +300,31 @@ class _Connection:
         self._nursery = nursery
         self._delays = delays
         self._limits = limits
-        self._clients: dict[ServiceClient[Any], trio.CancelScope] = {}
+        self._clients: dict[ServiceClient[Any], _Opened] = {}
 
     def add(self, path: str, client: ServiceClient[Any]) -> None:
         """Keep a channel for ``path`` open."""
-        self._clients[client] = trio.CancelScope()
-        self._nursery.start_soon(self._keep_open, path, client, name=f"trio_rpc path {path}")
+        earlier, opened = self._clients.get(client), _Opened()
+        self._clients[client] = opened
+        self._nursery.start_soon(
+            self._keep_open, path, client, opened, earlier, name=f"trio_rpc path {path}"
+        )
 
     def remove(self, client: ServiceClient[Any]) -> None:
         """Close the channel of a client, and end its calls."""
-        self._clients[client].cancel(reason="its path has been removed")
+        self._clients[client].scope.cancel(reason="its path has been removed")
 
-    async def _keep_open(self, path: str, client: ServiceClient[Any]) -> None:
-        """Open the channel whenever it is not open, until the client is removed."""
-        with self._clients[client] as removed:
+    async def _keep_open(
+        self, path: str, client: ServiceClient[Any], opened: _Opened, earlier: _Opened | None
+    ) -> None:
+        """Open the channel whenever it is not open, until the client is removed.
+
+        A client that was removed and is added again first ends its earlier session.
+        """
+        if earlier is not None:
+            await earlier.ended.wait()
+            client.expect()
+        with opened.scope as removed:
             try:
                 await keep_connected(
                     functools.partial(self._use, path, client),
@@ -312,7 +334,8 @@ class _Connection:
             except Refused as exc:  # it is opened again over the next connection
                 client.fail(functools.partial(Refused, str(exc)), is_final=True)
             await trio.sleep_forever()
-        if removed.cancelled_caught:
+        opened.ended.set()
+        if removed.cancelled_caught and self._clients[client] is opened:
             del self._clients[client]
             client.fail(_removed, is_final=True)
 
