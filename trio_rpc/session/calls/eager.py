@@ -29,7 +29,7 @@ class EagerCoroutine:
         self._context = context
         self._trap = trap
 
-    @trio.lowlevel.disable_ki_protection  # an endless loop in a handler can be interrupted
+    @trio.lowlevel.enable_ki_protection
     @types.coroutine
     def rest(self) -> Generator[Any, Any, Any]:
         """Run the rest of the coroutine, and return its result."""
@@ -43,12 +43,33 @@ class EagerCoroutine:
             else:
                 step = coroutine.send
             try:
-                trap = run(step, value)
+                trap = run(_next_step, coroutine, step, value)
             except StopIteration as stop:
                 return stop.value
             finally:
                 # The exception may be in it, whose traceback refers to this frame: a cycle.
                 del value
+
+
+def _next_step(coroutine: Coroutine[Any, Any, Any], step: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return _interruptible(step, value)
+    except KeyboardInterrupt as exc:
+        if coroutine.cr_frame is None:  # type: ignore[attr-defined]
+            raise  # out of the coroutine
+        # Ctrl-C came just before the step. A coroutine that is dropped could be woken later.
+        return coroutine.throw(exc)
+    finally:
+        del value
+
+
+@trio.lowlevel.disable_ki_protection
+def _interruptible(step: Callable[[Any], Any], value: Any) -> Any:
+    """Take a step of a handler. Ctrl-C can interrupt it, even in an endless loop."""
+    try:
+        return step(value)
+    finally:
+        del value
 
 
 def begin(
