@@ -165,7 +165,7 @@ FAULTS = (
     fault(
         "a path that was removed stays open",
         "one_to_one/service_provider.py",
-        '        self._clients[client].cancel(reason="its path has been removed")\n',
+        '        self._clients[client].scope.cancel(reason="its path has been removed")\n',
         "        pass\n",
         PROVIDER,
         hangs=True,
@@ -220,8 +220,8 @@ FAULTS = (
     fault(
         "a proxy that is made while a provider runs waits for the next connection",
         "one_to_one/service_provider.py",
-        "        if self._connection is not None:\n            self._connection.add",
-        "        if False:\n            self._connection.add",
+        "            self._connection.add(path, client)\n        return client",
+        "            pass\n        return client",
         PROVIDER,
         hangs=True,
     ),
