@@ -47,6 +47,12 @@ class Service:
             self.pulled += 1
             yield b"x" * SIZE
 
+    @trio_rpc.stream
+    async def flood_when_told(self):
+        await self.go.wait()
+        while True:
+            yield b"x" * SIZE
+
     @trio_rpc.method
     def large(self):
         return b"x" * SIZE
@@ -155,6 +161,20 @@ async def test_law_12_a_started_value_beyond_the_bound_raises_overloaded(autojum
         assert [str(each) for each in service.outcomes] == [
             "the peer does not read, and too much data waits to be sent"
         ]
+        await close_at_once(session)
+
+
+async def test_law_12_an_item_beyond_the_bound_waits(autojump_clock):
+    service = Service()
+    async with full_budget(), stalled(service) as (session, peer):
+        peer.send(m.Request(1, "flood_when_told", [], None, OPENED))
+        await wait_all_tasks_blocked()
+        peer.send(*[m.Request(n, "large", []) for n in range(2, 5)])
+        await wait_all_tasks_blocked()
+        before = budget().size
+        service.go.set()
+        await wait_all_tasks_blocked()
+        assert budget().size == before
         await close_at_once(session)
 
 
