@@ -353,7 +353,7 @@ async def test_one_command_starts_it_and_every_plugin_works(chromium):
 
 
 def take_pictures(tab):
-    """Take pictures for people, and check that nothing is wider than the screen."""
+    """Save screenshots for people, and check that nothing is wider than the screen."""
     for scheme in ("light", "dark"):
         tab.emulate_media(color_scheme=scheme)
         for name, width in (("", 1200), ("-phone", 360)):

@@ -191,7 +191,7 @@ fitting = st.one_of(
 
 def signature_of_type(wanted):
     def function(value):
-        """Take one argument."""
+        """Accept one argument."""
 
     function.__annotations__ = {"value": wanted, "return": wanted}
     return Signature(function, skip_self=False, name="f")
@@ -457,7 +457,7 @@ def test_types_that_run_code_of_users_or_are_not_plain_have_no_shape(wanted):
 
 def test_only_numbers_of_arguments_that_fit_have_a_shape():
     def function(a: Point, b: int = 1, *, c: int = 2):
-        """Take some arguments."""
+        """Accept some arguments."""
 
     signature = Signature(function, skip_self=False)
     shapes = [signature.shape(count) for count in (-16, 0, 1, 2, 3, 111)]

@@ -336,7 +336,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
             trio.lowlevel.reschedule(task)
 
     def _take(self) -> bytes | None:
-        """Take the parts of a packet; return it if it is complete, or raise the channel's end."""
+        """Join the parts of a packet. Return it if it is complete, or raise the channel's end."""
         self._guard.check_open()
         core = self._core
         packet = None

@@ -262,7 +262,7 @@ class ChannelCore:
         raise DecodeError(f"a message of the unknown kind {kind} on a channel over NATS")
 
     def take(self) -> tuple[bool, bytes]:
-        """Take the oldest part that has arrived."""
+        """Remove and return the oldest part that has arrived."""
         part = self.parts.popleft()
         self._consumed += len(part[1]) + COST
         return part

@@ -299,7 +299,7 @@ class Reader:
         return None
 
     def _reads_ahead(self) -> bool:
-        """Take another packet in this turn, if one has arrived, since its calls are only queued."""
+        """Read another packet in this turn, if one has arrived, since its calls are only queued."""
         self._ahead += 1
         if self._ahead > PACKETS_PER_TURN:
             self._ahead = 0

@@ -42,7 +42,7 @@ class SessionPlaces:
         self.refused = 0
 
     def take(self, client: Client) -> Refused | None:
-        """Take a place for a new session, which must :meth:`leave` it; return why there is none."""
+        """Give a new session a place, which it must :meth:`leave`, or return why it is refused."""
         most = self._limits.max_sessions_per_address
         here = self._by_address.get(client.address, 0)
         if client.address and here >= most:

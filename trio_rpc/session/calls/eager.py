@@ -65,7 +65,7 @@ def _next_step(coroutine: Coroutine[Any, Any, Any], step: Callable[[Any], Any], 
 
 @trio.lowlevel.disable_ki_protection
 def _interruptible(step: Callable[[Any], Any], value: Any) -> Any:
-    """Take a step of a handler. Ctrl-C can interrupt it, even in an endless loop."""
+    """Run a step of a handler. Ctrl-C can interrupt it, even in an endless loop."""
     try:
         return step(value)
     finally:

@@ -255,7 +255,7 @@ class ItemReceiver(ItemStream[Any]):
         return self._value_of(message)
 
     def _take_many(self, call: OutgoingCall) -> list[Any]:
-        """Take the items before one that cannot be returned. Raise if that is the first."""
+        """Return the items before one that cannot be returned. Raise if that is the first."""
         items, values, size = self._items, [], 0
         try:
             for message in items:
