@@ -100,7 +100,7 @@ def test_options_for_tls_are_added_if_one_of_several_urls_has_it(monkeypatch, ot
     assert words("call", *given) == ["call", *given]
 
 
-def test_options_that_do_not_fit_those_that_are_given_are_not_added(folder):
+def test_options_that_conflict_with_given_options_are_not_added(folder):
     table = "url = 'tls://a:1'\nca = 'ca.pem'\nserver-name = 'b'\ncert = 'c'\nkey = 'k'\n"
     write(folder, f"[tool.trio-rpc]\n{table}")
     own = ["--cert", str(folder / "c"), "--key", str(folder / "k")]

@@ -1,4 +1,4 @@
-"""Functions in the fields of arguments: what they get, and what becomes of the object around them."""
+"""Functions in the fields of arguments: the values they get, and the objects that hold them."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def complaint(exc: Exception, *, in_json: bool = False) -> str:
 
 
 def _in_python(text: str) -> str:
-    """Replace the names of JSON's types by those of Python's, where msgspec names the types."""
+    """Replace JSON's names of types by Python's names, where msgspec names the types."""
     what, at, path = text.partition(" - at ")
     if not what.startswith("Expected `"):
         return text

@@ -360,7 +360,7 @@ def _has_parameters(annotation: Any) -> bool:
 
 @functools.cache
 def _generator() -> Any:
-    """Return what makes the schemas of models: {} for a field that JSON has no schema for.
+    """Return a class that makes the schemas of models: {} for a field that JSON has no schema for.
 
     Such a field is a function, a stream, or of a class that only its validator knows. Pydantic
     itself raises an error for the whole model.

@@ -46,7 +46,7 @@ class Call:
 
     Attributes:
         request: the request_uuid.
-        end: the message that has ended the call, or the error because of which there will be none.
+        end: the message that has ended the call, or the error that ended it without one.
         ended: set when ``end`` is known.
         raise_cancel: raises the cancellation of the caller, once it has been cancelled.
         is_cut: whether callbacks came that were not run, because the call had been cancelled.

@@ -39,7 +39,7 @@ RETRY: Final = 0.5
 """Seconds of the longest pause between two attempts to open a session with an instance."""
 
 FRESH: Final = 2.0
-"""Seconds that a request waits at least for an instance that has been away: it may be back.
+"""Seconds that a request waits at least for a disconnected instance, which may be back.
 
 That is enough for NATS to tell it again, and for another attempt to open a session.
 """
@@ -137,7 +137,7 @@ class Links:
     Args:
         roster: keeps the sessions open.
         balancer: reports each change.
-        patience: seconds that an instance may be away before its clients are told that it is lost.
+        patience: seconds after which clients of a disconnected instance are told that it is lost.
         max_waiting: the most requests and WebSockets that wait for a session at once.
     """
 
@@ -173,8 +173,8 @@ class Links:
     async def find(self, home: str) -> Session:
         """Return an open session with an instance; wait for it if it may reconnect.
 
-        Raises Refusal: 410 if the instance is unknown or has been away for too long, 503 if too
-        many requests wait.
+        Raises Refusal: 410 if the instance is unknown or was disconnected for too long, 503 if
+        too many requests wait.
         """
         await trio.lowlevel.checkpoint()
         sessions = self._roster.sessions_with(home)

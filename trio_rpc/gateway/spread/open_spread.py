@@ -152,7 +152,7 @@ async def open_spread(
             find each other through NATS. This instance listens at its own URL. If the mapping has
             none, serve :attr:`Spread.services` yourself. The other values may also be
             :class:`trio_rpc.Instance` objects.
-        patience: seconds that an instance may be away before its clients are told that it is lost.
+        patience: seconds after which clients of a disconnected instance are told that it is lost.
         credentials: the credentials that this instance sends to the others.
         authenticate: checks the credentials of the others, as in :func:`trio_rpc.serve`.
         nats: settings for ``nats``.
