@@ -1,4 +1,7 @@
-"""Run the tests of served gateways on Trio, and as a guest of asyncio and of uvloop."""
+"""Run the tests of served gateways on Trio, and as a guest of asyncio and of uvloop.
+
+The tests on uvloop are slow tests.
+"""
 
 from __future__ import annotations
 
@@ -33,5 +36,11 @@ def pytest_generate_tests(metafunc):
         or {"autojump_clock", "mock_clock"} & set(metafunc.fixturenames)
     ):
         return
-    hosts = [pytest.param(name, marks=pytest.mark.trio(run=run)) for name, run in RUNNERS.items()]
+    hosts = [pytest.param(name, marks=_marks(name)) for name in RUNNERS]
     metafunc.parametrize("server", ["trio", *hosts], indirect=True)
+
+
+def _marks(host):
+    """Return the marks of a test under a host. Both hosts find nearly the same faults."""
+    marks = [pytest.mark.trio(run=RUNNERS[host])]
+    return [*marks, pytest.mark.slow] if host == "uvloop" else marks

@@ -37,11 +37,22 @@ TESTS = {
         "test_an_ambiguous_argument_is_refused_at_the_caller_if_no_annotation_decides",
     },
     "test_backlog.py": {"test_a_reconnecting_client_gets_each_message_once_and_in_order"},
+    "test_bad_connections.py": {
+        "test_max_message_is_the_limit_of_a_gateways_websockets",
+    },
     "test_calling.py": {
         "test_a_child_process_that_does_not_start_is_an_error",
         "test_call_runs_as_a_program",
         "test_ctrl_c_during_a_call_cancels_its_handler",
         "test_stream_runs_as_a_program",
+    },
+    "test_dns.py": {
+        "test_an_address_that_three_answers_lack_is_drained",
+        "test_the_name_is_asked_again_every_30_s_and_new_addresses_are_used",
+        "test_while_a_name_does_not_resolve_its_addresses_are_kept",
+    },
+    "test_draining.py": {
+        "test_a_client_with_a_call_in_flight_gets_its_result",
     },
     "test_faults.py": {"test_hostile_error_maps_give_an_exception_or_a_decode_error"},
     "test_faulty_links.py": {
@@ -51,14 +62,36 @@ TESTS = {
     "test_forwarding_core.py": {
         "test_exceeding_the_credit_by_one_byte_is_illegal",
     },
+    "test_gateway_garbage.py": {
+        "test_a_page_leaves_no_garbage",
+    },
     "test_laws_bounds.py": {
         "test_a_flood_of_calls_that_are_cancelled_at_once_leaves_nothing_running"
     },
     "test_lifecycle_model.py": {"test_the_stage_of_a_session_agrees_with_its_flags"},
+    "test_listing.py": {
+        "test_no_instance_can_be_reached",
+    },
+    "test_lost_servers.py": {
+        "test_a_peer_without_http_is_not_a_gateway",
+    },
     "test_models.py": {"test_a_model_arrives_as_it_was_sent_on_every_path"},
     "test_mutations.py": {
         "test_a_fault_is_noticed_or_survives_and_the_checkout_stays_as_it_was",
         "test_listing_with_a_seed_is_reproducible",
+    },
+    "test_nats_channel.py": {
+        "test_an_idle_channel_lasts",
+    },
+    "test_nats_client.py": {
+        "test_an_idle_server_that_answers_pings_is_kept",
+    },
+    "test_nats_sessions.py": {
+        "test_a_full_connection_sends_clients_elsewhere",
+        "test_a_pool_calls_each_instance",
+    },
+    "test_one_to_one_garbage.py": {
+        "test_a_process_that_is_kept_leaves_no_garbage",
     },
     "test_pasted_commands.py": {"test_the_pasted_commands_work"},
     "test_programs.py": {
@@ -81,15 +114,26 @@ TESTS = {
         "test_a_flood_of_notifications_keeps_its_order_and_its_bounds",
     },
     "test_readme.py": {"test_server_and_client_print_the_output_in_the_readme"},
+    "test_relay.py": {
+        "test_an_orderly_end_is_passed_on_the_other_way",
+    },
     "test_resumable.py": {"test_every_packet_arrives_once_over_failing_connections"},
     "test_resumption_model.py": {
         "test_packets_sent_between_the_steps_of_a_reconnection_arrive_once_and_in_order",
         "test_race_an_action_happens_at_each_step_of_a_replay",
     },
     "test_scan_models.py": {"test_the_sample_page_awaits_a_post_with_two_callbacks"},
+    "test_service_provider.py": {
+        "test_a_channel_that_ends_by_itself_is_opened_again_with_growing_delays",
+        "test_a_channel_that_lasted_is_opened_again_soon",
+    },
     "test_session_model.py": {
         "test_sessions_over_a_channel_that_delays",
         "test_sessions_over_a_channel_that_delays_and_cuts",
+    },
+    "test_spread_links.py": {
+        "test_a_name_that_a_stranger_made_up_is_not_part_of_a_subject",
+        "test_instances_find_each_other_through_nats",
     },
     "test_standalone.py": {
         "test_a_deflate_bomb_does_not_inflate",
