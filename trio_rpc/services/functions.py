@@ -223,7 +223,8 @@ def collected_types(annotation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]] 
     """Return the types of the arguments that ``*args: *tuple[...]`` collects.
 
     The first tuple has the type of each of the first arguments. The second one has the type of all
-    others, or nothing if there are none. Returns None if arguments of any number are not the last.
+    further arguments, and is empty if the number of arguments is fixed. Returns None if more
+    arguments follow those whose number is open.
     """
     if get_origin(annotation) is not tuple:
         return (), (Any,)  # a TypeVarTuple without arguments, or a bare tuple

@@ -66,10 +66,8 @@ class FrameWatch:
         return was_whole
 
     def _begin_frame(self, head: bytes) -> None:
-        short = head[1] & LENGTH
-        extended = EXTENDED.get(short, 0)
         self._is_in_frame = True
-        self._missing = int.from_bytes(head[2 : 2 + extended]) if extended else short
+        self._missing = _payload_size(head)
         self._is_control = bool(head[0] & CONTROL)
         if not self._is_control:
             self._is_in_message = True
@@ -90,10 +88,15 @@ def _whole_message(data: bytes) -> int:
     """Return the length of the message, or -1 if these bytes are not exactly one message."""
     if len(data) < 2 or data[0] & (FIN | CONTROL) != FIN:
         return -1
-    length = data[1] & LENGTH
-    if length in EXTENDED:
-        length = int.from_bytes(data[2 : 2 + EXTENDED[length]])
+    length = _payload_size(data)
     return length if len(data) == _header_size(data) + length else -1
+
+
+def _payload_size(head: bytes) -> int:
+    """Return the length of the payload of the frame that begins with these bytes."""
+    short = head[1] & LENGTH
+    extended = EXTENDED.get(short, 0)
+    return int.from_bytes(head[2 : 2 + extended]) if extended else short
 
 
 def _header_size(head: bytes) -> int:
